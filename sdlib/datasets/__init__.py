@@ -1,0 +1,1 @@
+"""Data to learn from: points in the plane for now (`sdlib.datasets.plane`)."""

@@ -1,0 +1,108 @@
+"""Adding noise, and the losses that teach a network to see through it (Chapters 1, 2 and 5)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdlib.checks import pick
+from sdlib.diffusion.parameterization import Parameterization, parameterization
+from sdlib.diffusion.schedule import Schedule
+from sdlib.diffusion.tensors import broadcast
+
+# (parameterization, alpha [b], sigma [b]) -> the weight of each sample's squared error, [b]
+Weighting = Callable[[Parameterization, Tensor, Tensor], Tensor]
+
+
+def q_sample(x0: Tensor, eps: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+    """The noisy sample alpha x0 + sigma eps, in one jump (Ho et al. 2020, equation 4)."""
+    if eps.shape != x0.shape:
+        raise ValueError(f"eps must have the shape of x0, {tuple(x0.shape)}; got {tuple(eps.shape)}.")
+    return broadcast(alpha, x0) * x0 + broadcast(sigma, x0) * eps  # eq-forward
+
+
+def q_sample_iterative(
+    x0: Tensor, betas: Tensor, noise: Callable[[Tensor], Tensor] = torch.randn_like
+) -> Tensor:
+    """The same distribution the long way: one small step for each beta (Ho et al. 2020, equation 2).
+
+    Returns the state after the last of the `betas`, `[k]`, each between 0 and 1.
+    """
+    if not bool(((betas >= 0) & (betas <= 1)).all()):
+        raise ValueError("betas are variances between 0 and 1.")
+    x = x0
+    for beta in betas.to(x0.dtype).to(x0.device):
+        x = (1 - beta).sqrt() * x + beta.sqrt() * noise(x)  # eq-step
+    return x
+
+
+# A network's squared output error is worth p.x0_error(alpha, sigma) squared x0-errors, so a weight
+# on x0-errors times x0_error weighs what the network is trained on.
+
+
+def x0_uniform(p: Parameterization, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Every x0-error counts alike, whatever the network predicts."""
+    return p.x0_error(alpha, sigma)
+
+
+def snr(p: Parameterization, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Every eps-error counts alike, whatever the network predicts: DDPM's choice."""
+    return (alpha / sigma) ** 2 * p.x0_error(alpha, sigma)
+
+
+def min_snr(p: Parameterization, alpha: Tensor, sigma: Tensor, gamma: float = 5.0) -> Tensor:
+    """x0-errors weighted by min(SNR, gamma) (Hang et al. 2023, section 3.4)."""
+    return ((alpha / sigma) ** 2).clamp(max=gamma) * p.x0_error(alpha, sigma)  # eq-min-snr
+
+
+def edm(p: Parameterization, alpha: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
+    """EDM's weight on x0-errors, SNR + 1 / sigma_data^2 (Karras et al. 2022, table 1)."""
+    return ((alpha / sigma) ** 2 + 1 / sigma_data**2) * p.x0_error(alpha, sigma)
+
+
+WEIGHTINGS: dict[str, Weighting] = {
+    "x0": x0_uniform,
+    "snr": snr,
+    "min_snr": min_snr,
+    "edm": edm,
+}
+
+
+def weighting(name: str | Weighting) -> Weighting:
+    """The loss weighting called `name`; a function of your own passes through."""
+    return name if callable(name) else pick("weighting", WEIGHTINGS, name)
+
+
+def diffusion_loss(
+    network: nn.Module,
+    x0: Tensor,
+    schedule: Schedule,
+    predicts: str | Parameterization = "eps",
+    weight: str | Weighting | None = None,
+    cond: Any = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The mean squared error of a network's output at random times: a scalar to minimize.
+
+    With `predicts="eps"` and no weight this is the simple loss of Ho et al. 2020, equation 14.
+
+    Args:
+        network: called as `network(x, t, cond)`.
+        x0: clean data, `[b, ...]`.
+        schedule: draws the times and gives the noise levels.
+        predicts: what the network is asked for.
+        weight: of each sample's squared error; None counts all alike.
+        cond: the condition of each sample, handed to the network.
+        generator: draws times and noise, on the CPU (so that a seed means the same everywhere).
+    """
+    p = parameterization(predicts)
+    t = schedule.sample_t(len(x0), generator)
+    eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
+    alpha, sigma = schedule(t)
+    a, s = broadcast(alpha, x0), broadcast(sigma, x0)
+    out = network(a * x0 + s * eps, t.to(x0.dtype).to(x0.device), cond)
+    squares = (out - p.target(x0, eps, a, s)) ** 2
+    if weight is None:
+        return squares.mean()  # eq-simple-loss
+    return (broadcast(weighting(weight)(p, alpha, sigma), x0) * squares).mean()  # eq-weighted-loss

@@ -1,0 +1,86 @@
+"""What the network is asked for: eps, x0, v or flow (Chapter 5).
+
+Given the noisy sample `x = alpha * x0 + sigma * eps`, any one of these determines the others.
+Each parameterization is a pair of functions: the training target, and the way back to x0.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdlib.checks import pick
+from sdlib.diffusion.tensors import broadcast
+
+
+@dataclass(frozen=True)
+class Parameterization:
+    """A training target and its inverse; alpha and sigma broadcast against the samples.
+
+    Attributes:
+        name: "eps", "x0", "v" or "flow".
+        target: `(x0, eps, alpha, sigma)` -> what the network should output.
+        to_x0: `(out, x, alpha, sigma)` -> the estimate of x0 that an output stands for.
+    """
+
+    name: str
+    target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    to_x0: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+    def x0_error(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The squared error in x0 that a squared error of 1 in the output makes, `[b]`.
+
+        `to_x0` is linear in the output, so its slope says it: (sigma / alpha)^2 for eps.
+        """
+        one = torch.ones_like(alpha)
+        return self.to_x0(one, torch.zeros_like(one), alpha, sigma) ** 2  # eq-x0-error
+
+
+def _eps_to_x0(out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    if bool((alpha == 0).any()):
+        raise ValueError(
+            "eps-prediction cannot recover x0 where alpha = 0 (zero terminal SNR): "
+            "the input is all noise. Use v-prediction there."
+        )
+    return (x - sigma * out) / alpha  # eq-eps-to-x0
+
+
+def _v_target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return alpha * eps - sigma * x0  # eq-v
+
+
+def _v_to_x0(out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (alpha * x - sigma * out) / (alpha**2 + sigma**2)  # eq-v-to-x0
+
+
+def _flow_target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return eps - x0  # eq-flow-target
+
+
+def _flow_to_x0(out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (x - sigma * out) / (alpha + sigma)  # eq-flow-to-x0
+
+
+PARAMETERIZATIONS: dict[str, Parameterization] = {
+    # Ho et al. 2020, equation 14: the noise itself.
+    "eps": Parameterization("eps", lambda x0, eps, alpha, sigma: eps, _eps_to_x0),
+    # The clean sample itself.
+    "x0": Parameterization("x0", lambda x0, eps, alpha, sigma: x0, lambda out, x, alpha, sigma: out),
+    # Salimans & Ho 2022, section 4: the velocity on the circle.
+    "v": Parameterization("v", _v_target, _v_to_x0),
+    # Lipman et al. 2023; Liu et al. 2023: the velocity on the straight line.
+    "flow": Parameterization("flow", _flow_target, _flow_to_x0),
+}
+
+
+def parameterization(name: str | Parameterization) -> Parameterization:
+    """The parameterization called `name`; one that you made yourself passes through."""
+    if isinstance(name, Parameterization):
+        return name
+    return pick("parameterization", PARAMETERIZATIONS, name)
+
+
+def to_eps(x0: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+    """The noise that goes with an estimate of x0: (x - alpha x0) / sigma, where sigma > 0."""
+    return (x - broadcast(alpha, x) * x0) / broadcast(sigma, x)  # eq-to-eps

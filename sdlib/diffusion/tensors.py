@@ -1,0 +1,25 @@
+"""Small helpers that the rest of `sdlib.diffusion` shares (Chapter 1)."""
+
+import torch
+from torch import Tensor
+
+
+def broadcast(value: Tensor | float, x: Tensor) -> Tensor:
+    """A number a sample, shaped to multiply `x`: `[b]` becomes `[b, 1, ...]`; a scalar stays one.
+
+    The result stands on `x`'s device, in `x`'s dtype.
+    """
+    value = torch.as_tensor(value, dtype=x.dtype).to(x.device)
+    if value.ndim == 0:
+        return value
+    if value.shape != x.shape[:1]:
+        raise ValueError(
+            f"alpha, sigma and t hold one number, or one a sample (shape {tuple(x.shape[:1])} here); "
+            f"got shape {tuple(value.shape)}."
+        )
+    return value.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def state(x: Tensor) -> Tensor:
+    """`x` in the precision that samplers keep: float64, or float32 where a device lacks it (MPS)."""
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64)

@@ -1,0 +1,89 @@
+"""The network of the 2-D chapters: a small residual MLP that knows the time (Chapter 1)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """The size of an `MLP`.
+
+    Attributes:
+        dim: how many numbers a sample has.
+        width: of each hidden layer.
+        depth: how many hidden layers.
+        frequencies: how many sine-cosine pairs tell the network the time.
+        t_max: the largest time it will be told (999 for a table of 1000, 1 for a curve).
+        classes: how many classes it can be conditioned on; 0 for none.
+    """
+
+    dim: int = 2
+    width: int = 64
+    depth: int = 3
+    frequencies: int = 8
+    t_max: float = 999.0
+    classes: int = 0
+
+    def __post_init__(self):
+        if min(self.dim, self.width, self.depth, self.frequencies) < 1 or self.classes < 0:
+            raise ValueError(f"sizes of an MLP must be at least 1 (classes at least 0); got {self}.")
+        if not self.t_max > 0:
+            raise ValueError(f"t_max must be positive; got {self.t_max}.")
+
+
+def time_features(t: Tensor, t_max: float, frequencies: int) -> Tensor:
+    """`[b]` times -> `[b, 1 + 2 * frequencies]` smooth features: u, sin(k pi u), cos(k pi u).
+
+    u = t / t_max, and k runs from 1 to `frequencies`.
+    """
+    u = (t / t_max).unsqueeze(1)
+    k = torch.arange(1, frequencies + 1, device=t.device, dtype=t.dtype)
+    return torch.cat([u, torch.sin(math.pi * k * u), torch.cos(math.pi * k * u)], dim=1)
+
+
+class MLP(nn.Module):
+    """`(x [b, dim], t [b], cond) -> [b, dim]`; what the output means is up to the training target.
+
+    Class `classes` (one past the last) stands for "no class": it is what `cond=None` means to a
+    conditional network.
+    """
+
+    def __init__(self, config: MLPConfig | None = None):
+        super().__init__()
+        self.config = config = config or MLPConfig()
+        self.first = nn.Linear(config.dim + 1 + 2 * config.frequencies, config.width)
+        self.hidden = nn.ModuleList(
+            nn.Linear(config.width, config.width) for _ in range(config.depth - 1)
+        )
+        self.last = nn.Linear(config.width, config.dim)
+        if config.classes:
+            self.label = nn.Embedding(config.classes + 1, config.width)
+
+    def forward(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
+        config = self.config
+        if x.ndim != 2 or x.shape[1] != config.dim:
+            raise ValueError(f"x must be [b, {config.dim}]; got shape {tuple(x.shape)}.")
+        t = torch.as_tensor(t, dtype=x.dtype).to(x.device).expand(len(x))
+        h = self.first(torch.cat([x, time_features(t, config.t_max, config.frequencies)], dim=1))
+        if config.classes:
+            h = h + self.label(self._classes(cond, x))
+        elif cond is not None:
+            raise ValueError("this network was built without classes; cond must be None.")
+        h = F.silu(h)
+        for layer in self.hidden:
+            h = h + F.silu(layer(h))
+        return self.last(h)
+
+    def _classes(self, cond: Tensor | None, x: Tensor) -> Tensor:
+        if cond is None:
+            return torch.full((len(x),), self.config.classes, device=x.device)
+        if cond.shape != x.shape[:1] or cond.min() < 0 or cond.max() > self.config.classes:
+            raise ValueError(
+                f"cond must hold a class from 0 to {self.config.classes - 1} for each of the {len(x)} samples "
+                f"({self.config.classes} for none); got shape {tuple(cond.shape)}."
+            )
+        return cond.long()
