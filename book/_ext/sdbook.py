@@ -1,0 +1,82 @@
+"""What this book needs of Sphinx beyond Jupyter Book: the index of equations, and pages that stand alone."""
+
+import re
+import sys
+from itertools import groupby
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+sys.path.insert(0, str(Path(__file__).parent))
+import equations as eq  # noqa: E402
+
+
+class EquationIndex(SphinxDirective):
+    """`{equation-index}`: from equation to code, and from code to equation."""
+
+    def run(self):
+        self.env.note_reread()  # sdlib may have moved without this page changing
+        options = self.config.html_theme_options
+        address, branch = options["repository_url"], options["repository_branch"]
+
+        def link(line):
+            return f"[`{line.file}:{line.number}`]({address}/blob/{branch}/{line.file}#L{line.number})"
+
+        in_toc = set(self.env.found_docs)
+        labelled = [e for e in eq.equations() if f"book/{e.chapter}" in in_toc]
+        known = {e.label for e in labelled}
+        code = [line for line in eq.lines() if line.label in known]
+        text = ["## From equation to code", ""]
+        for (chapter, title), group in groupby(labelled, key=lambda e: (e.chapter, e.title)):
+            text += [f"### {title}", ""]
+            text += [f"Chapter: [](/book/{chapter}).", ""]
+            for e in group:
+                places = "; ".join(link(line) for line in code if line.label == e.label)
+                tex = " ".join(e.tex.split())
+                text += [f"Equation {{eq}}`{e.label}`, computed in {places or 'no line yet'}:", ""]
+                text += ["$$", tex, "$$", ""]
+        text += ["## From code to equation", ""]
+        for file, group in groupby(code, key=lambda line: line.file):
+            text += [f"### `{file}`", "", "| line | code | equation |", "| --- | --- | --- |"]
+            for line in group:
+                snippet = line.code.replace("|", "\\|")
+                where = f"[{line.number}]({address}/blob/{branch}/{file}#L{line.number})"
+                text += [f"| {where} | `{snippet}` | {{eq}}`{line.label}` |"]
+            text += [""]
+        box = nodes.container(classes=["sd-equations"])
+        self.state.nested_parse(StringList(text, "equation-index"), 0, box, match_titles=True)
+        return box.children
+
+
+# --- icons: the theme brings all of FontAwesome (1.5 MB of script) for some twenty icons --------------------------
+
+ICON = re.compile(rb'"?([a-z0-9-]+)"?:(\[\d+,\d+,\[[^\]]*\],"[0-9a-f]*",(?:"[^"]*"|\[[^\]]*\])\]),?')
+ALWAYS = {"bars", "xmark", "magnifying-glass", "sun", "moon", "circle-half-stroke", "list", "copy", "check"}
+
+
+def keep_used_icons(app, exception):
+    """Drop from the theme's icon script every icon that no page names."""
+    if exception or app.builder.name != "html":
+        return
+    out = Path(app.outdir)
+    script = out / "_static" / "scripts" / "fontawesome.js"
+    if not script.exists():
+        return
+    used = set(ALWAYS)
+    for page in [*out.rglob("*.html"), *out.glob("_static/**/*.js"), *out.glob("_static/styles/*.css")]:
+        if page != script and "vendor" not in page.parts:
+            used |= set(re.findall(r"\bfa-([a-z0-9-]+)", page.read_text(encoding="utf8", errors="ignore")))
+
+    def keep(match):
+        return match[0] if match[1].decode() in used else b""
+
+    slim = ICON.sub(keep, script.read_bytes()).replace(b",}", b"}")
+    script.write_bytes(slim)
+
+
+def setup(app):
+    app.add_directive("equation-index", EquationIndex)
+    app.connect("build-finished", keep_used_icons)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,53 @@
+"""Find a Chromium for the tests of the built pages, or install one; say what to do if neither works."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--no-sandbox", "--disable-gpu"]
+
+
+def installed() -> str | None:
+    """The path of a Chromium on this machine: the system's first, then playwright's own."""
+    for name in NAMES:
+        if path := shutil.which(name):
+            return path
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        path = p.chromium.executable_path
+    return path if os.path.exists(path) else None
+
+
+def run(*command: str) -> None:
+    print("+", " ".join(command), flush=True)
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+
+
+def ensure() -> str | None:
+    if path := installed():
+        return path
+    if shutil.which("apt-get"):
+        root: list[str] | None = None
+        if os.geteuid() == 0:
+            root = []
+        elif subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
+            root = ["sudo", "-n"]
+        if root is not None:
+            run(*root, "apt-get", "-qq", "update")
+            run(*root, "apt-get", "-qq", "install", "-y", "--no-install-recommends", "chromium")
+            if path := installed():
+                return path
+    run(sys.executable, "-m", "playwright", "install", "chromium")
+    return installed()
+
+
+if __name__ == "__main__":
+    if not ensure():
+        sys.exit(
+            "The pages are tested in a real Chromium, and none could be found or installed.\n"
+            "Install one (Debian, Ubuntu: apt-get install chromium; macOS: brew install --cask chromium;\n"
+            "anywhere: .venv/bin/python -m playwright install --with-deps chromium) and run make test again."
+        )
