@@ -1,0 +1,148 @@
+"""Every model that ships, by name: the data, schedule, network and steps that made it.
+
+`make reproduce` trains them again and compares their cards.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from sdlib.checks import pick
+from sdlib.datasets import plane
+from sdlib.diffusion import NetworkDenoiser, Schedule, ddim, diffusion_loss, make_grid, schedule
+from sdlib.evaluation import floor, sliced_wasserstein
+from sdlib.files import data_path
+from sdlib.models import MLP, MLPConfig
+from sdlib.training.ema import EMA
+from sdlib.training.loop import TrainStep, train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, on what, and for how long.
+
+    Attributes:
+        dataset: a name of `sdlib.datasets.plane`.
+        schedule: a name of `sdlib.diffusion.SCHEDULES`, with its options.
+        predicts: a parameterization.
+        width, depth: the size of the `MLP`.
+        steps, batch, lr, ema_decay, seed: of the run.
+    """
+
+    name: str
+    dataset: str = "swiss_roll"
+    schedule: str = "cosine"
+    schedule_options: dict = field(default_factory=dict)
+    predicts: str = "v"
+    width: int = 64
+    depth: int = 3
+    steps: int = 10_000
+    batch: int = 512
+    lr: float = 3e-3
+    ema_decay: float = 0.999
+    seed: int = 0
+
+    def make_schedule(self) -> Schedule:
+        return schedule(self.schedule, **self.schedule_options)
+
+    def make_network(self) -> MLP:
+        config = MLPConfig(width=self.width, depth=self.depth, t_max=self.make_schedule().t_max)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return MLP(config)
+
+    def data(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """`n` fresh points of what the model learns, `[n, 2]`."""
+        return plane.sample(self.dataset, n, generator)
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in [
+        Recipe("swiss_roll"),
+    ]
+}
+
+
+def train_steps(
+    recipe: Recipe, network: MLP, ema: EMA, checkpoint=None, progress: bool = False
+) -> Iterator[TrainStep]:
+    """The updates of a recipe, for those who want to watch; `run` does the whole of it."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    levels = recipe.make_schedule()
+    return train(
+        network,
+        plane.stream(recipe.dataset, recipe.batch, generator),
+        lambda net, x0, g: diffusion_loss(net, x0, levels, recipe.predicts, generator=g),
+        steps=recipe.steps,
+        generator=generator,
+        lr=recipe.lr,
+        ema=ema,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+
+def run(recipe: Recipe, checkpoint=None, progress: bool = False) -> tuple[MLP, dict]:
+    """Train a recipe from its seed: the averaged network, and the card that says how good it is."""
+    network = recipe.make_network()
+    ema = EMA(network, recipe.ema_decay)
+    started = time.perf_counter()
+    for _ in train_steps(recipe, network, ema, checkpoint, progress):
+        pass
+    seconds = time.perf_counter() - started
+    return ema.network, {**card(recipe, ema.network), "seconds": round(seconds, 1)}
+
+
+def card(recipe: Recipe, network: MLP, n: int = 10_000, seeds: int = 5) -> dict:
+    """What a trained network is and how far its samples are from the data.
+
+    `sliced_wasserstein` gives, for each number of DDIM steps, the mean distance of `n` samples from
+    as many real points over the seeds; `floor` is that distance for two real sets.
+    """
+    levels, denoiser = recipe.make_schedule(), NetworkDenoiser(network, recipe.predicts)
+    distances = {}
+    for steps in (5, 10, 20, 50):
+        total = 0.0
+        for seed in range(seeds):
+            generator = torch.Generator().manual_seed(seed)
+            x = sample(denoiser, levels, n, steps, generator)
+            total += sliced_wasserstein(x, recipe.data(n, generator))
+        distances[str(steps)] = round(total / seeds, 4)
+    lowest = floor(sliced_wasserstein, recipe.data, n)
+    return {**asdict(recipe), "sliced_wasserstein": distances, "floor": round(lowest, 4), "n": n}
+
+
+def sample(
+    denoiser: NetworkDenoiser, levels: Schedule, n: int, steps: int, generator: torch.Generator
+) -> torch.Tensor:
+    """`n` DDIM samples in the plane, float64 `[n, 2]`."""
+    grid = make_grid(levels, steps)
+    x = grid.sigma[0] * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    for step in ddim(denoiser, grid, x):
+        x = step.x
+    return x
+
+
+def save_trained(network: MLP, card: dict, folder: str | os.PathLike) -> Path:
+    """Write `<name>.safetensors` and its card `<name>.json`; returns the first."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"{card['name']}.safetensors"
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
+    weights.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    return weights
+
+
+def load_trained(name: str) -> tuple[MLP, Recipe]:
+    """A network that ships with sdlib, ready to sample from, and the recipe that made it."""
+    recipe = pick("trained model", RECIPES, name)
+    network = recipe.make_network()
+    network.load_state_dict(load_file(data_path(f"{name}.safetensors")))
+    return network.eval().requires_grad_(False), recipe
