@@ -53,7 +53,7 @@ $(COLAB)/.stamp: requirements-colab.txt pyproject.toml
 
 book: $(VENV)/.stamp  ## build the book into _build/html (executes the chapters once, then reads them from a cache)
 	@$(PY) tools/notebooks.py cache
-	@$(PY) -m jupyter_book.cli.main build . -W -n --keep-going --quiet || { rm -rf _build/.doctrees; exit 1; }
+	@$(VENV)/bin/jupyter-book build . -W -n --keep-going --quiet || { rm -rf _build/.doctrees; exit 1; }
 	@echo "The book is in $(HTML)/index.html; make serve opens it with its demos."
 
 serve: book  ## serve the book on this machine and open it
@@ -86,7 +86,7 @@ benchmark: $(VENV)/.stamp  ## print speed and quality beside the peers
 	$(PY) benchmarks/plane.py
 
 links: $(VENV)/.stamp  ## ask every outside address that the book names whether it still answers
-	$(PY) -m jupyter_book.cli.main build . --builder linkcheck
+	$(VENV)/bin/jupyter-book build . --builder linkcheck
 
 lint: $(VENV)/.stamp  ## ruff: lint and format, as the pre-commit hook does
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .

@@ -1,5 +1,6 @@
 """Find a Chromium for the tests of the built pages, or install one; say what to do if neither works."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -9,10 +10,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = ["--no-sandbox", "--disable-gpu"]
 
 
+@functools.cache
 def installed() -> str | None:
     """The path of a Chromium on this machine: the system's first, then playwright's own."""
     for name in NAMES:
-        if path := shutil.which(name):
+        path = shutil.which(name)  # some systems have a stand-in that only says what to install: ask it
+        if path and not subprocess.run([path, "--version"], capture_output=True).returncode:
             return path
     from playwright.sync_api import sync_playwright
 
@@ -29,17 +32,19 @@ def run(*command: str) -> None:
 def ensure() -> str | None:
     if path := installed():
         return path
+    installed.cache_clear()
     if shutil.which("apt-get"):
         root: list[str] | None = None
         if os.geteuid() == 0:
             root = []
-        elif subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
+        elif shutil.which("sudo") and not subprocess.run(["sudo", "-n", "true"]).returncode:
             root = ["sudo", "-n"]
         if root is not None:
             run(*root, "apt-get", "-qq", "update")
             run(*root, "apt-get", "-qq", "install", "-y", "--no-install-recommends", "chromium")
             if path := installed():
                 return path
+            installed.cache_clear()
     run(sys.executable, "-m", "playwright", "install", "chromium")
     return installed()
 
