@@ -29,7 +29,7 @@ __all__ = [
 
 def __getattr__(name: str):
     if name == "demo":  # anywidget is wanted only by those who show a demo
-        from sdlib.viz.demo import demo
+        from sdlib.viz.demos import demo
 
         return demo
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

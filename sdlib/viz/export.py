@@ -1,0 +1,88 @@
+"""What the page's demos load: trained networks and points, as JSON with rounded numbers (Chapter 1).
+
+`python -m sdlib.viz.export` writes every file that some demo's card names into assets/demos/data
+(`make book` runs it first). In a kernel `demo()` asks `payload` for the same objects instead.
+
+    network/NAME    a trained model of `sdlib.training.RECIPES`: config, weights, and what they mean
+    points/NAME     2,000 points of a set in `sdlib.datasets.plane`, drawn with seed 0
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sdlib.checks import pick
+from sdlib.files import asset_path
+
+DIGITS = 5  # significant digits of a weight: an error of 5e-6 at most, relative
+
+
+def rounded(values: Tensor, digits: int = DIGITS) -> list:
+    """A tensor as nested lists of short numbers."""
+    if values.ndim == 0:
+        return float(f"{float(values):.{digits}g}")
+    return [rounded(row, digits) for row in values]
+
+
+def network(name: str) -> dict:
+    """A trained network as `MLP.fromJSON` reads it, with its schedule and parameterization."""
+    from sdlib.training import load_trained
+
+    model, recipe = load_trained(name)
+    return {
+        "config": asdict(model.config),
+        "schedule": recipe.schedule,
+        "schedule_options": recipe.schedule_options,
+        "predicts": recipe.predicts,
+        "dataset": recipe.dataset,
+        "weights": {key: rounded(value.flatten()) for key, value in model.state_dict().items()},
+    }
+
+
+def points(name: str, n: int = 2000) -> list:
+    """`n` points as one list x, y, x, y ..., the layout of the demos' batches."""
+    from sdlib.datasets import plane
+
+    return rounded(plane.sample(name, n, torch.Generator().manual_seed(0)).flatten())
+
+
+KINDS: dict[str, Callable[[str], object]] = {"network": network, "points": points}
+
+
+@lru_cache
+def payload(file: str):
+    """The object in `assets/demos/data/FILE.json`, where FILE is "kind/name".
+
+    Raises:
+        ValueError: for an unknown kind or name.
+    """
+    kind, _, name = file.partition("/")
+    return pick("kind of demo data", KINDS, kind)(name)
+
+
+def files() -> list[str]:
+    """Every data file that some demo's card names."""
+    cards = (json.loads(path.read_text()) for path in sorted(asset_path("demos").glob("*.json")))
+    return sorted({file for card in cards for file in card.get("files", [])})
+
+
+def write(folder: Path | None = None) -> list[Path]:
+    """Writes all of `files()`; returns their paths."""
+    folder = folder or asset_path("demos") / "data"
+    written = []
+    for file in files():
+        path = folder / f"{file}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(payload(file), separators=(",", ":")))
+        written.append(path)
+    return written
+
+
+if __name__ == "__main__":
+    for path in write():
+        print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
