@@ -238,10 +238,15 @@ class GaussianMixture:
         return -(share[..., None] * away).sum(1)  # eq-mixture-score
 
     def __call__(self, x, t, alpha, sigma, cond=None) -> Tensor:
-        """The posterior mean of x0, so that a mixture is a `Denoiser` (Tweedie; alpha > 0)."""
+        """The posterior mean of x0, so that a mixture is a `Denoiser` (Tweedie).
+
+        In pure noise (alpha below 1e-6) nothing is left to go by but the mean of the whole.
+        """
         sigma, alpha = (torch.as_tensor(v, dtype=torch.float64) for v in (sigma, alpha))
         shift = sigma[..., None] ** 2 * self.score(x, alpha, sigma)
-        return ((x + shift) / alpha[..., None]).to(x.dtype)  # eq-tweedie
+        x0 = (x + shift) / alpha[..., None].clamp(min=1e-6)  # eq-tweedie
+        whole = self.weights @ self.means
+        return torch.where(alpha[..., None] < 1e-6, whole, x0).to(x.dtype)
 
 
 def mixture_on_circle(k: int, std: float) -> GaussianMixture:
