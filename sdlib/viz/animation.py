@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from sdlib.diffusion import Step
 from sdlib.viz.plane import frames_of
 from sdlib.viz.player import player
-from sdlib.viz.raster import compose, coverage, rgb
+from sdlib.viz.raster import blend, compose, coverage, rgb
 from sdlib.viz.style import color_of, plane_points
 
 SUFFIXES = (".gif", ".webp")
@@ -31,7 +32,7 @@ class Animation:
         seconds: how long one run takes, without the rest at its end.
         size: pixels along a side.
         extent: half the side of the plane shown.
-        colors: at the start and at the end, "#rrggbb" each.
+        colors: "#rrggbb", one or several that follow each other along the walk.
         reference: points `[m, 2]` that stand still behind, or None.
         fps: frames a second in files.
     """
@@ -59,29 +60,34 @@ class Animation:
         scale: float = 1.0,
         radius: float | None = None,
         opacity: float = 0.6,
+        snap: float | None = None,
     ) -> Image.Image:
         """The film at a moment from 0 to 1; `background` is "#rrggbb", or None for a clear one.
 
-        `radius` is of a dot, in pixels at scale 1; by default it suits the film's size.
+        `radius` is of a dot, in pixels at scale 1; by default it suits the film's size. `snap`
+        rounds positions to a part of a pixel: the fewer shapes of dots, the smaller a file.
         """
         size = round(self.size * scale)
+        points = self.at(moment)
+        if snap:
+            unit = snap * 2 * self.extent / size
+            points = np.round(points / unit) * unit
         radius = scale * (self.size / 213 if radius is None else radius)
         layers = []
         if self.reference is not None:
             cover = coverage(self.reference, size, self.extent, radius, 0.25)
             layers.append((cover, rgb(color_of("data"))))
-        first, last = (rgb(code) for code in self.colors)
-        cover = coverage(self.at(moment), size, self.extent, radius, opacity)
-        layers.append((cover, (1 - moment) * first + moment * last))
+        cover = coverage(points, size, self.extent, radius, opacity)
+        layers.append((cover, blend(self.colors, moment)))
         return Image.fromarray(compose(background, layers))
 
-    def save(self, path, background: str = PAPER, colors: int = 64, **look) -> Path:
+    def save(self, path, background: str = PAPER, colors: int = 16, **look) -> Path:
         """Write an endless film with a rest at its end; returns the path.
 
         Args:
             path: ends in .gif or .webp; its folder must exist.
             background: "#rrggbb".
-            colors: in the palette of a GIF, up to 256; fewer make a smaller file.
+            colors: in each picture of a GIF, up to 256; fewer make a smaller file.
             look: `radius` and `opacity`, as for `picture`.
 
         Raises:
@@ -92,13 +98,14 @@ class Animation:
             raise ValueError(f"path must end in {' or '.join(SUFFIXES)}; got {path.name!r}.")
         count = max(2, round(self.seconds * self.fps))
         moments = np.linspace(0, 1, count) if len(self.frames) > 1 else [0.0]
-        pictures = [self.picture(moment, background, **look) for moment in moments]
+        pictures = [self.picture(moment, background, snap=0.5, **look) for moment in moments]
         each = round(1000 / self.fps)
         times = [each] * (len(pictures) - 1) + [each + round(1000 * HOLD)]
         if path.suffix.lower() == ".webp":
             options = {"quality": 80, "method": 4}
         else:
-            pictures, options = _one_palette(pictures, colors), {"optimize": True, "disposal": 1}
+            pictures = [picture.quantize(colors, dither=Image.Dither.NONE) for picture in pictures]
+            options = {"optimize": True, "disposal": 1}
         pictures[0].save(
             path, save_all=True, append_images=pictures[1:], duration=times, loop=0, **options
         )
@@ -142,16 +149,6 @@ def _packed(points: np.ndarray, extent: float) -> str:
     return base64.b64encode(whole.astype("<i2").tobytes()).decode()
 
 
-def _one_palette(pictures: list[Image.Image], colors: int) -> list[Image.Image]:
-    """The same pictures in one shared palette, so that frames store only what changes."""
-    some = pictures[:: max(1, len(pictures) // 8)] + pictures[-1:]
-    strip = Image.new("RGB", (some[0].width, some[0].height * len(some)))
-    for i, picture in enumerate(some):
-        strip.paste(picture, (0, i * picture.height))
-    palette = strip.quantize(colors, method=Image.Quantize.MEDIANCUT)
-    return [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
-
-
 def animate(
     steps: Sequence[Step],
     what: str = "x",
@@ -162,7 +159,7 @@ def animate(
     extent: float = 3.0,
     reference=None,
     fps: int = 12,
-    color: str | tuple[str, str] | None = None,
+    color: str | Sequence[str] | None = None,
 ) -> Animation:
     """A film of what a sampler did.
 
@@ -175,8 +172,8 @@ def animate(
         extent: half the side of the plane shown.
         reference: points `[m, 2]` that stand still behind, in the color of data.
         fps: frames a second in saved files; the player goes as smoothly as the screen.
-        color: one, or a pair for the start and the end; by default vermillion for states and
-            green for estimates.
+        color: one, or several that follow each other along the walk; by default vermillion for
+            states and green for estimates.
 
     Raises:
         ValueError: for no steps, an unknown `what`, or points that are not `[n, 2]`.
@@ -188,9 +185,8 @@ def animate(
     steps = list(steps)
     frames = frames_of(steps, what)
     color = color or {"x": "noise", "x0": "model"}[what]
-    pair = (color, color) if isinstance(color, str) else tuple(color)
     if reference is not None:
         reference = plane_points("reference", reference)
     times = [float(step.t) for step in steps]
-    codes = tuple(color_of(c) for c in pair)
+    codes = [to_hex(color_of(c)) for c in ([color] if isinstance(color, str) else color)]
     return Animation(frames, times, alt, seconds, size, extent, codes, reference, fps)

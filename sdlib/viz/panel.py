@@ -120,7 +120,8 @@ def _control(name: str, choice: Any, parameters) -> ipywidgets.Widget:
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if name not in parameters and not takes_any:
         raise ValueError(
-            f"{name!r} is no parameter of the function; it takes: {', '.join(parameters) or 'none'}."
+            f"{name!r} is no parameter of the function; "
+            f"it takes: {', '.join(parameters) or 'none'}."
         )
     default = parameters[name].default if name in parameters else inspect.Parameter.empty
     control = ipywidgets.interactive.widget_from_abbrev(choice, default)

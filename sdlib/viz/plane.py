@@ -1,4 +1,4 @@
-"""Figures of the plane: points, densities, arrows, paths; and curves with their names beside them."""
+"""Figures of the plane: points, densities, arrows, paths; and curves with names beside them."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -31,7 +31,7 @@ def frames_of(steps: Sequence[Step], what: str) -> np.ndarray:
     if what not in WHAT:
         raise ValueError(f"what must be one of: {', '.join(WHAT)}; got {what!r}.")
     if not all(hasattr(step, "x0") for step in steps):
-        raise ValueError("steps must be what a sampler yields, as in list(ddim(denoiser, grid, x)).")
+        raise ValueError("steps must be what a sampler yields: list(ddim(denoiser, grid, x)).")
     frames = [plane_points(f"{what} of each step", getattr(step, what)) for step in steps]
     if any(f.shape != frames[0].shape for f in frames):
         raise ValueError("steps must all hold the same number of points.")
@@ -67,7 +67,7 @@ def _smoothed(points: np.ndarray, extent: float, count: int) -> np.ndarray:
     """A histogram of points on `count` x `count` cells, blurred by about their own spacing."""
     edges = np.linspace(-extent, extent, count + 1)
     counts = np.histogram2d(points[:, 1], points[:, 0], bins=[edges, edges])[0]
-    width = max(1.5, 0.6 * count / len(points) ** (1 / 3))
+    width = max(1.5, 0.3 * count / len(points) ** (1 / 3))
     reach = np.arange(-int(3 * width), int(3 * width) + 1)
     kernel = np.exp(-(reach**2) / (2 * width**2))
     kernel /= kernel.sum()

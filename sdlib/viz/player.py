@@ -8,9 +8,10 @@ TEMPLATE = """\
 <img alt="{alt}" width="{size}" height="{size}" src="data:image/png;base64,{still}" \
 style="display:block;width:100%;height:auto;background:none">
 <div class="sd-animation-bar" hidden style="align-items:center;gap:8px;margin-top:4px">
-<button type="button" style="min-width:32px;min-height:32px;cursor:pointer" \
+<button type="button" style="width:44px;height:32px;padding:0;cursor:pointer;\
+color:inherit;background:none;border:1px solid currentColor;border-radius:6px" \
 aria-label="Play">&#9654;&#65038;</button>
-<input type="range" min="0" max="{last}" step="any" value="{last}" style="flex:1;min-width:0" \
+<input type="range" min="0" max="{last}" step="1" value="{last}" style="flex:1;min-width:0;accent-color:#7b7b7b" \
 aria-label="Position in the walk">
 <span class="sd-animation-step" style="font:0.8em monospace;min-width:8em"></span>
 </div>
@@ -21,7 +22,7 @@ aria-label="Position in the walk">
 </script>
 """
 
-# Written for any number of players on a page, and for being run again when an output is shown twice.
+# For any number of players on a page, and for being run again when an output is shown twice.
 SCRIPT = """\
 document.querySelectorAll('[data-animation="NAME"]:not([data-ready])').forEach((root) => {
   root.dataset.ready = "yes";
@@ -41,34 +42,42 @@ document.querySelectorAll('[data-animation="NAME"]:not([data-ready])').forEach((
   bar.hidden = false;
   bar.style.display = "flex";
   const pen = canvas.getContext("2d");
-  const still_please = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let [place, playing, visible, before, rest] = [film.last, false, false, 0, 0];
 
-  const dots = (at, count, side, radius) => {
-    pen.beginPath();
+  const stamp = (radius, color) => {  // one dot, to be printed many times
+    const dot = document.createElement("canvas");
+    dot.width = dot.height = Math.ceil(2 * radius) + 2;
+    const ink = dot.getContext("2d");
+    ink.fillStyle = color;
+    ink.arc(dot.width / 2, dot.width / 2, radius, 0, 2 * Math.PI);
+    ink.fill();
+    return dot;
+  };
+  const dots = (at, count, side, color) => {
+    const dot = stamp(side / 210, color);
+    const middle = (side - dot.width) / 2;
     for (let i = 0; i < count; i++) {
-      const x = side / 2 * (1 + at(2 * i) / 16383.5);
-      const y = side / 2 * (1 - at(2 * i + 1) / 16383.5);
-      pen.rect(x - radius, y - radius, 2 * radius, 2 * radius);
+      const [x, y] = [at(2 * i) / 16383.5, at(2 * i + 1) / 16383.5];
+      pen.drawImage(dot, middle + side / 2 * x, middle - side / 2 * y);
     }
-    pen.fill();
   };
   const draw = () => {
     const side = Math.round((canvas.clientWidth || film.size) * (devicePixelRatio || 1));
     if (canvas.width !== side) canvas.width = canvas.height = side;
     pen.clearRect(0, 0, side, side);
-    const radius = side / 250;
-    pen.fillStyle = "rgba(0, 114, 178, 0.25)";
-    dots((k) => reference[k], reference.length / 2, side, radius);
+    dots((k) => reference[k], reference.length / 2, side, "rgba(0, 114, 178, 0.25)");
     let f = film.nodes.findIndex((node) => node > place) - 1;
     if (f < 0) f = Math.max(film.nodes.length - 2, 0);
     const next = Math.min(f + 1, film.nodes.length - 1);
     const share = next > f ? (place - film.nodes[f]) / (film.nodes[next] - film.nodes[f]) : 0;
     const [a, b] = [2 * film.count * f, 2 * film.count * next];
     const done = film.last ? place / film.last : 1;
-    const mixed = rgb[0].map((c, i) => Math.round(c + done * (rgb[1][i] - c)));
-    pen.fillStyle = `rgba(${mixed}, 0.6)`;
-    dots((k) => points[a + k] + share * (points[b + k] - points[a + k]), film.count, side, radius);
+    const part = done * (rgb.length - 1);
+    const [from, to] = [rgb[Math.floor(part)], rgb[Math.ceil(part)]];
+    const mixed = from.map((c, i) => Math.round(c + (part % 1) * (to[i] - c)));
+    const between = (k) => points[a + k] + share * (points[b + k] - points[a + k]);
+    dots(between, film.count, side, `rgba(${mixed}, 0.6)`);
     const near = share < 0.5 ? f : next;
     const said = `step ${film.nodes[near]} of ${film.last}`;
     readout.textContent = said;
@@ -99,7 +108,7 @@ document.querySelectorAll('[data-animation="NAME"]:not([data-ready])').forEach((
     if (visible && playing) go();
   }).observe(canvas);
   draw();
-  if (!still_please && film.last > 0) play(true);
+  if (!calm && film.last > 0) play(true);
 });
 """
 

@@ -1,10 +1,12 @@
 """Points to pixels without matplotlib: exact, antialiased, and quick enough for films."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
 def to_pixels(points: np.ndarray, size: int, extent: float) -> np.ndarray:
-    """Points `[n, 2]` of the plane as pixel positions (column, row) `[n, 2]`; row 0 is at the top."""
+    """Points `[n, 2]` of the plane as pixels (column, row) `[n, 2]`; row 0 is on top."""
     return (points * [1, -1] / extent + 1) * (size / 2) - 0.5
 
 
@@ -39,6 +41,13 @@ def coverage(
 def rgb(code: str) -> np.ndarray:
     """A color "#rrggbb" as three numbers from 0 to 255."""
     return np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64)
+
+
+def blend(colors: Sequence[str], moment: float) -> np.ndarray:
+    """The color at a moment from 0 to 1 on the way through `colors`, as three numbers."""
+    codes = np.stack([rgb(code) for code in colors])
+    places = np.linspace(0, 1, len(codes))
+    return np.array([np.interp(moment, places, channel) for channel in codes.T])
 
 
 def compose(background: str | None, layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

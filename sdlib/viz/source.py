@@ -12,22 +12,30 @@ from pygments.lexers import PythonLexer
 
 # Where no style sheet colors code (in a notebook), these do. `:where` weighs nothing, so that the
 # page's own rules win; each color stands at 4.5 to 1 or better on its background.
-LIGHT = {"k": "#8a1c7c", "ow": "#8a1c7c", "s": "#0b6b3a", "c": "#5f6670", "m": "#a04000", "nf": "#0059a8"}
-DARK = {"k": "#e39bd6", "ow": "#e39bd6", "s": "#7fd1a0", "c": "#9aa3ad", "m": "#f0a868", "nf": "#7ec0f2"}
-DARK_PLACES = ('html[data-theme="dark"]', 'body[data-jp-theme-light="false"]', "html[theme=dark]")
-ALSO = {"k": ["kn", "kc", "kd"], "s": ["sd", "s1", "s2", "sa", "sf", "si"], "c": ["c1"], "m": ["mi", "mf"],
-        "nf": ["nc", "nd"]}  # fmt: skip
+# Kinds of token (Pygments' short names) -> the colors in light and in dark.
+TOKENS = {
+    "k kn kc kd ow": ("#8a1c7c", "#e39bd6"),
+    "s sd s1 s2 sa sf si": ("#0b6b3a", "#7fd1a0"),
+    "c c1": ("#5f6670", "#9aa3ad"),
+    "mi mf": ("#a04000", "#f0a868"),
+    "nf nc nd": ("#0059a8", "#7ec0f2"),
+}
+DARK_PLACES = (
+    'html[data-theme="dark"]',  # the book
+    'body[data-jp-theme-light="false"]',  # JupyterLab
+    "html[theme=dark]",  # Colab
+)
 
 
-def _rules(colors: dict[str, str], place: str) -> str:
-    rules = []
-    for kind, color in colors.items():
-        names = ",".join(f".{name}" for name in [kind, *ALSO.get(kind, [])])
-        rules.append(f":where({place} .sd-source) :where({names}){{color:{color}}}")
-    return "".join(rules)
+def _rules(place: str, dark: bool) -> str:
+    return "".join(
+        f":where({place} .sd-source) :where({','.join('.' + kind for kind in kinds.split())})"
+        f"{{color:{colors[dark]}}}"
+        for kinds, colors in TOKENS.items()
+    )
 
 
-STYLE_SHEET = _rules(LIGHT, "*") + "".join(_rules(DARK, place) for place in DARK_PLACES)
+STYLE_SHEET = _rules("*", False) + "".join(_rules(place, True) for place in DARK_PLACES)
 
 
 class Source:
@@ -47,7 +55,8 @@ class Source:
         page = (
             f'<div class="sd-source"><style>{STYLE_SHEET}</style>'
             f'<p class="sd-source-place"><code>{html.escape(self.place)}</code></p>'
-            f'<div class="highlight"><pre tabindex="0" style="overflow-x:auto">{lines}</pre></div></div>'
+            '<div class="highlight"><pre tabindex="0" style="overflow-x:auto">'
+            f"{lines}</pre></div></div>"
         )
         return {"text/plain": repr(self), "text/html": page}
 
@@ -74,7 +83,8 @@ def source(obj) -> Source:
     else:
         name = f"{module.__name__}.{obj.__qualname__}"
     package = module.__name__.split(".")[0]
-    parts = path.parts
-    inside = parts[len(parts) - 1 - parts[::-1].index(package) :] if package in parts else parts[-1:]
-    place = f"{'/'.join(inside)}, lines {first} to {first + len(lines) - 1}"
+    while package in path.parent.parts and path.parts[0] != package:
+        path = Path(*path.parts[1:])  # from the package on, wherever that is installed
+    file = path.as_posix() if path.parts[0] == package else path.name
+    place = f"{file}, lines {first} to {first + len(lines) - 1}"
     return Source(name, place, textwrap.dedent("".join(lines)).rstrip() + "\n")

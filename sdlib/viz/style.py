@@ -1,4 +1,4 @@
-"""One look for every figure: legible on a light page and on a dark one, in color-blind-safe colors."""
+"""One look for every figure: legible on light and dark pages, in color-blind-safe colors."""
 
 from collections.abc import Sequence
 
@@ -114,7 +114,7 @@ def panels(
     if n < 1 or (columns is not None and columns < 1):
         raise ValueError(f"n and columns must be at least 1; got {n} and {columns}.")
     if titles is not None and len(titles) != n:
-        raise ValueError(f"titles must be None or {n} strings, one for each panel; got {len(titles)}.")
+        raise ValueError(f"titles must be None or {n} strings, one a panel; got {len(titles)}.")
     if not extent > 0 or not size > 0:
         raise ValueError(f"extent and size must be positive; got {extent} and {size}.")
     columns = min(columns or n, n)
