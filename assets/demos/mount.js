@@ -61,6 +61,7 @@ export async function mount(el) {
   } catch (error) {
     el.replaceChildren(...poster);
     el.classList.remove("sd-live");
+    el.dataset.failed = "true";
     console.error(`demo ${name}:`, error);
   }
   return el.model;

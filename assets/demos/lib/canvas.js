@@ -87,7 +87,8 @@ export class Surface {
     this.element.width = Math.round(width * ratio);
     this.element.height = Math.round(this.height * ratio);
     this.stamps.clear();
-    this.paint();
+    if (this.painted) this.paint(); // at once, or it would flicker
+    else this.redraw();
   }
 
   /** Draws once before the next frame is shown, however often it is called. */
@@ -99,6 +100,7 @@ export class Surface {
     cancelAnimationFrame(this.frame);
     this.frame = 0;
     if (!this.width) return;
+    this.painted = true;
     this.context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     this.context.clearRect(0, 0, this.width, this.height);
     this.draw(this);

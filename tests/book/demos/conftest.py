@@ -154,7 +154,8 @@ def show(browser, site):
         page.goto(f"{site}/page?{urllib.parse.urlencode(query)}")
         shown = Shown(page)
         if name:
-            page.wait_for_selector(".sd-demo[data-ready]", timeout=15_000)
+            page.wait_for_selector(".sd-demo:is([data-ready], [data-failed])", timeout=15_000)
+            assert not wrong
             shown.settle()
         return shown
 
