@@ -119,7 +119,7 @@ def _only_the_last(alpha_bar):
     return torch.cat([alpha_bar[:-1], torch.zeros_like(alpha_bar[:1])])
 
 
-def _stretched_to_one(alpha_bar):
+def _from_one(alpha_bar):
     root = alpha_bar.sqrt()
     return ((root - root[-1]) / (root[0] - root[-1])) ** 2
 
@@ -148,7 +148,7 @@ register(
             ),
             "You set the last entry to 0 and left the rest: that puts the whole jump into one "
             "step. Spread it over the table.": _only_the_last,
-            "Your first entry became 1. Stretch so that it keeps the value it had.": _stretched_to_one,
+            "Your first entry became 1. Stretch so that it keeps the value it had.": _from_one,
         },
     )
 )
@@ -171,11 +171,11 @@ register(
         cases=lambda g: [(5, 0.002, 80.0), (10, 0.03, 14.6), (3, 0.1, 10.0), (2, 0.5, 2.0)],
         reference=_karras,
         mistakes={
-            "Right nodes, wrong order: a sampler walks from the most noise to the least.": lambda n, a, b: (
+            "Right nodes, wrong order: a sampler starts at the most noise.": lambda n, a, b: (
                 _karras(n, a, b).flip(0)
             ),
-            "These are evenly spaced seventh roots. Raise them to the power 7 to get levels.": lambda n, a, b: (
-                _karras(n, a, b, power=False)
+            "These are seventh roots still: raise them to the power 7.": lambda n, a, b: _karras(
+                n, a, b, power=False
             ),
             "You spaced the noise levels themselves evenly: nearly all nodes then stand at high "
             "noise. Space their seventh roots.": lambda n, a, b: _karras(n, a, b, rho=1.0),
