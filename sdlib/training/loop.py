@@ -107,9 +107,10 @@ def train(
         if not math.isfinite(value.item()):
             raise TrainingDiverged(_where(step, "loss", network, batch))
         accelerator.backward(value)
-        norm = float(accelerator.clip_grad_norm_(network.parameters(), clip))
+        norm = gradient_norm(network)
         if not math.isfinite(norm):
             raise TrainingDiverged(_where(step, "gradient", network, batch))
+        accelerator.clip_grad_norm_(network.parameters(), clip)
         rate = learning_rate(step, steps, lr, warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -123,6 +124,12 @@ def train(
         bar.set_postfix(loss=f"{value.item():.4f}", refresh=False)
         yield TrainStep(step, value.item(), rate, norm)
     bar.close()
+
+
+def gradient_norm(network: nn.Module) -> float:
+    """The length of all gradients taken as one vector."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
 
 
 def _where(step: int, what: str, network: nn.Module, batch: Any) -> str:

@@ -5,7 +5,6 @@
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from sdlib.checks import pick
 from sdlib.datasets import plane
-from sdlib.diffusion import NetworkDenoiser, Schedule, ddim, diffusion_loss, make_grid, schedule
+from sdlib.diffusion import (
+    PARAMETERIZATIONS,
+    NetworkDenoiser,
+    Schedule,
+    ddim,
+    diffusion_loss,
+    make_grid,
+    schedule,
+)
 from sdlib.evaluation import floor, sliced_wasserstein
 from sdlib.files import data_path
 from sdlib.models import MLP, MLPConfig
@@ -28,6 +35,7 @@ class Recipe:
     """What to train, on what, and for how long.
 
     Attributes:
+        name: of the model, and of its files in `data/`.
         dataset: a name of `sdlib.datasets.plane`.
         schedule: a name of `sdlib.diffusion.SCHEDULES`, with its options.
         predicts: a parameterization.
@@ -65,7 +73,9 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in [
-        Recipe("swiss_roll"),
+        Recipe("swiss_roll", steps=12_000),
+        # Chapter 5: the same data, schedule, network and steps; only the target differs.
+        *[Recipe(f"predict_{target}", predicts=target) for target in PARAMETERIZATIONS],
     ]
 }
 
@@ -93,11 +103,9 @@ def run(recipe: Recipe, checkpoint=None, progress: bool = False) -> tuple[MLP, d
     """Train a recipe from its seed: the averaged network, and the card that says how good it is."""
     network = recipe.make_network()
     ema = EMA(network, recipe.ema_decay)
-    started = time.perf_counter()
     for _ in train_steps(recipe, network, ema, checkpoint, progress):
         pass
-    seconds = time.perf_counter() - started
-    return ema.network, {**card(recipe, ema.network), "seconds": round(seconds, 1)}
+    return ema.network, card(recipe, ema.network)
 
 
 def card(recipe: Recipe, network: MLP, n: int = 10_000, seeds: int = 5) -> dict:

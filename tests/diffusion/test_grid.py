@@ -1,0 +1,115 @@
+"""Grids: the nodes of each spacing and ending, slices, flips, and what is refused."""
+
+import pytest
+import torch
+
+from sdlib.diffusion import ENDINGS, SCHEDULES, SPACINGS, Grid, make_grid, schedule
+
+TABLE = schedule("scaled_linear")
+
+
+def test_leading_is_stable_diffusions():
+    g = make_grid(TABLE, 50, "leading", "first")
+    assert g.t.tolist()[:3] == [981, 961, 941] and g.t.tolist()[-2:] == [1, 0]
+    torch.testing.assert_close(g.alpha[-1] ** 2, TABLE.alpha_bar[0])
+
+
+def test_trailing_starts_at_the_end_of_the_table():
+    g = make_grid(TABLE, 10, "trailing")
+    assert g.t.tolist() == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99, 0]
+    assert (g.alpha[-1].item(), g.sigma[-1].item()) == (1, 0)
+
+
+def test_linspace_has_both_ends():
+    t = make_grid(TABLE, 4, "linspace").t.tolist()
+    assert t == [999, 666, 333, 0, 0]
+
+
+def test_curves_end_on_clean_data_once():
+    for spacing in ("trailing", "linspace"):
+        g = make_grid(schedule("flow"), 4, spacing)
+        assert g.t.tolist() == [1, 0.75, 0.5, 0.25, 0]
+
+
+def test_karras_is_uniform_in_the_root_of_sigma():
+    g = make_grid(TABLE, 9, "karras")
+    root = (g.sigma / g.alpha)[:-1] ** (1 / 7)
+    torch.testing.assert_close(root.diff(), root.diff().mean().expand(8), rtol=1e-8, atol=0)
+    ends = TABLE(torch.tensor([999.0, 0.0]))
+    torch.testing.assert_close((g.sigma / g.alpha)[[0, -2]], ends[1] / ends[0], rtol=1e-8, atol=0)
+
+
+def test_edm_time_is_karras_spacing():
+    edm = schedule("edm")
+    a, b = make_grid(edm, 12, "karras"), make_grid(edm, 12, "linspace")
+    torch.testing.assert_close(a.sigma, b.sigma, rtol=1e-9, atol=1e-12)
+
+
+def test_uniform_lambda_is():
+    lam = make_grid(TABLE, 9, "uniform_lambda").lam[:-1]
+    torch.testing.assert_close(lam.diff(), lam.diff().mean().expand(8), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.filterwarnings("ignore:one step with leading")
+def test_every_step_count_gives_a_grid_that_falls(name, spacing, ending):
+    s = schedule(name)
+    if spacing == "leading" and s.steps is None:
+        pytest.skip("a curve has no table entries to count")
+    for steps in (1, 2, 3, 7, 33, 599, 999, 1000):
+        g = make_grid(s, steps, spacing, ending)
+        shared = ending == "first" and steps > 1  # the last time may already be the ending
+        assert steps - shared <= len(g) <= steps
+        assert g.falls and bool((g.t.diff() <= 0).all())
+        assert g.t.max() <= s.t_max and g.t.min() >= s.t_min
+
+
+def test_all_thousand_counts_of_leading_work():
+    for steps in range(2, 1001):
+        assert len(make_grid(TABLE, steps, "leading")) == steps
+
+
+def test_one_leading_step_warns():
+    with pytest.warns(UserWarning, match="trailing"):
+        make_grid(TABLE, 1, "leading")
+
+
+def test_slices_and_flips():
+    g = make_grid(TABLE, 10)
+    assert len(g[4:]) == 6 and g[4:].t[0] == g.t[4]
+    assert not g.flip().falls and g.flip().flip().t.tolist() == g.t.tolist()
+    with pytest.raises(TypeError, match="sliced"):
+        g[3]
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, None])
+def test_bad_step_counts_are_refused(steps):
+    with pytest.raises(ValueError, match="from 1 to 1000"):
+        make_grid(TABLE, steps)
+
+
+def test_bad_names_are_refused():
+    with pytest.raises(ValueError, match="leading, trailing, linspace, karras, uniform_lambda"):
+        make_grid(TABLE, 10, "even")
+    with pytest.raises(ValueError, match="zero, first"):
+        make_grid(TABLE, 10, "trailing", "none")
+    with pytest.raises(ValueError, match="curve"):
+        make_grid(schedule("flow"), 10, "leading")
+
+
+@pytest.mark.parametrize(
+    "t, alpha, sigma, says",
+    [
+        ([1, 0], [0.5, 1], [0.5, float("nan")], "finite"),
+        ([2, 1, 0], [0.1, 0.1, 1], [0.9, 0.9, 0], "one way"),
+        ([2, 1, 0], [0.1, 0.9, 0.5], [0.9, 0.1, 0.5], "one way"),
+        ([1, 0], [0, 1], [0, 0], "nor both"),
+        ([1], [0.5], [0.5], "two nodes"),
+        ([1, 0], [0.1, 0.5, 1], [0.9, 0.5, 0], "one length"),
+    ],
+)
+def test_grids_that_cannot_be_walked_are_refused(t, alpha, sigma, says):
+    with pytest.raises(ValueError, match=says):
+        Grid(*(torch.tensor(v, dtype=torch.float64) for v in (t, alpha, sigma)))

@@ -1,0 +1,60 @@
+"""The MLP: its shapes, its arithmetic, its sense of time and class, and what it refuses."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sdlib.models import MLP, MLPConfig
+from sdlib.models.mlp import time_features
+
+
+def test_time_features_are_sines_and_cosines():
+    f = time_features(torch.tensor([0.0, 333.0]), 999.0, 2)
+    u = 1 / 3
+    row = [u, math.sin(math.pi * u), math.sin(2 * math.pi * u), math.cos(math.pi * u), math.cos(2 * math.pi * u)]
+    torch.testing.assert_close(f, torch.tensor([[0, 0, 0, 1, 1], row]))
+
+
+def test_forward_is_written_out():
+    torch.manual_seed(0)
+    net = MLP(MLPConfig(width=5, depth=3, frequencies=2, t_max=1.0))
+    x, t = torch.randn(4, 2), torch.rand(4)
+    h = F.silu(net.first(torch.cat([x, time_features(t, 1.0, 2)], 1)))
+    h = h + F.silu(net.hidden[0](h))
+    h = h + F.silu(net.hidden[1](h))
+    torch.testing.assert_close(net(x, t), net.last(h))
+
+
+def test_a_scalar_time_is_for_all():
+    net = MLP(MLPConfig(width=8))
+    x = torch.randn(4, 2)
+    torch.testing.assert_close(net(x, 7), net(x, torch.full((4,), 7.0)))
+    assert not torch.allclose(net(x, 7), net(x, 700))
+
+
+def test_classes():
+    net = MLP(MLPConfig(width=8, classes=3))
+    x = torch.randn(4, 2)
+    none = net(x, 7)
+    torch.testing.assert_close(none, net(x, 7, torch.full((4,), 3)))
+    assert not torch.allclose(none, net(x, 7, torch.tensor([0, 1, 2, 0])))
+    for bad in (torch.tensor([0, 1]), torch.full((4,), 4), torch.full((4,), -1)):
+        with pytest.raises(ValueError, match="from 0 to 2"):
+            net(x, 7, bad)
+    with pytest.raises(ValueError, match="without classes"):
+        MLP()(x, 7, torch.zeros(4))
+
+
+def test_sizes():
+    net = MLP(MLPConfig(dim=3, width=16, depth=4))
+    assert net(torch.zeros(2, 3), 0).shape == (2, 3)
+    assert sum(p.numel() for p in net.parameters()) == 16 * 20 + 16 + 3 * (16 * 16 + 16) + 3 * 17
+    with pytest.raises(ValueError, match=r"\[b, 3\]"):
+        net(torch.zeros(2, 2), 0)
+    for bad in ({"width": 0}, {"depth": 0}, {"classes": -1}):
+        with pytest.raises(ValueError, match="at least 1"):
+            MLPConfig(**bad)
+    with pytest.raises(ValueError, match="t_max"):
+        MLPConfig(t_max=0)

@@ -1,0 +1,58 @@
+"""The shipped models: their files, their cards, and that they are as good as the cards say."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from sdlib.diffusion import NetworkDenoiser
+from sdlib.evaluation import floor, sliced_wasserstein
+from sdlib.files import data_path
+from sdlib.training import RECIPES, load_trained
+from sdlib.training.recipes import card, run, sample, save_trained
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_cards_belong_to_the_recipes(name):
+    shipped = json.loads(data_path(f"{name}.json").read_text())
+    assert {k: shipped[k] for k in asdict(RECIPES[name])} == asdict(RECIPES[name])
+
+
+def test_the_shipped_roll_is_as_good_as_its_card():
+    network, recipe = load_trained("swiss_roll")
+    shipped = json.loads(data_path("swiss_roll.json").read_text())
+    fresh = card(recipe, network)
+    for steps, distance in shipped["sliced_wasserstein"].items():
+        assert fresh["sliced_wasserstein"][steps] == pytest.approx(distance, rel=0.02, abs=5e-4)
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_twenty_steps_come_close_to_the_floor():
+    network, recipe = load_trained("swiss_roll")
+    denoiser, levels = NetworkDenoiser(network, recipe.predicts), recipe.make_schedule()
+    total = 0.0
+    for seed in range(5):
+        g = torch.Generator().manual_seed(seed)
+        total += sliced_wasserstein(sample(denoiser, levels, 1000, 20, g), recipe.data(1000, g))
+    lowest = floor(sliced_wasserstein, recipe.data, 1000, draws=20)
+    assert total / 5 < 1.35 * lowest
+
+
+def test_a_recipe_repeats_saves_and_loads(tmp_path, monkeypatch):
+    recipe = replace(RECIPES["swiss_roll"], name="tiny", width=8, steps=30, batch=32)
+    network, made = run(recipe)
+    again, _ = run(recipe)
+    for p, q in zip(network.parameters(), again.parameters(), strict=True):
+        assert torch.equal(p, q)
+    save_trained(network, made, tmp_path)
+    monkeypatch.setitem(RECIPES, "tiny", recipe)
+    monkeypatch.setattr("sdlib.training.recipes.data_path", lambda name: tmp_path / name)
+    loaded, _ = load_trained("tiny")
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(loaded(x, 500), network(x, 500), rtol=0, atol=0)
+
+
+def test_unknown_models_are_refused():
+    with pytest.raises(ValueError, match="swiss_roll, predict_eps"):
+        load_trained("sd15")
