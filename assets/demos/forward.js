@@ -1,0 +1,358 @@
+/**
+ * The forward process (Chapter 2): scrub time and see a cloud dissolve into a Gaussian.
+ *
+ * State: data (a set of the plane), t (0 ... 999 of DDPM's table), units ("preserving": x, or
+ * "exploding": y = x / alpha), fit (in exploding units, whether the window grows with the cloud),
+ * path ("walk": LEGS small steps, or "jump": one), origin (color points by where they began), seed.
+ */
+
+import { Surface } from "./lib/canvas.js";
+import { slicedWasserstein } from "./lib/distance.js";
+import { animation, arrows, pointer } from "./lib/interact.js";
+import { Random } from "./lib/rng.js";
+import { schedule } from "./lib/schedule.js";
+import { State } from "./lib/state.js";
+import { button, choice, controls, note, readout, readouts, select, slider, stage, stages, toggle } from "./lib/ui.js";
+
+const SETS = {
+  swiss_roll: "Swiss roll", two_moons: "two moons", checkerboard: "checkerboard",
+  pinwheel: "pinwheel", rings: "rings", mixture: "mixture",
+};
+const LAST = 999, LEG = 9; // a walk pauses at t = 0, 9, 18 ... 999
+const WINDOW = 3.2, BINS = 48, PEAK = 0.72; // half the window, bars in it, the density at a strip's edge
+const STRIP = 58, RIM = 22; // pixels for the histograms and for the ticks
+const PROJECTIONS = 32, CURVE = 37; // for the distance; times at which its curve is computed
+const SECONDS = 9; // of a play from end to end
+const TRAILS = [7, 311, 1204]; // the points that show their paths
+
+const ddpm = schedule("linear");
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+/** From one noise level to a noisier one: sqrt(kept) x + sqrt(1 - kept) z. */
+function step(x, z, kept) {
+  const a = Math.sqrt(kept), s = Math.sqrt(1 - kept);
+  return x.map((value, k) => a * value + s * z[k]);
+}
+
+/** Clouds at every t, by one jump or by a walk; the same seed makes the same noise. */
+class Process {
+  constructor(points, seed) {
+    this.x0 = Float64Array.from(points);
+    this.random = new Random(seed);
+    this.eps = this.random.normals(this.x0.length);
+    this.gauss = this.random.normals(this.x0.length);
+    this.floor = slicedWasserstein(this.eps, this.gauss, PROJECTIONS);
+    this.curve = []; // distances of the jump's clouds at evenly spread times
+  }
+
+  /** One leg of the walk after the other, each from the last. */
+  prepareWalk() {
+    if (this.nodes) return;
+    let x = step(this.x0, this.random.normals(this.x0.length), ddpm.table[0]);
+    this.nodes = [x];
+    this.kicks = [];
+    for (let t = LEG; t <= LAST; t += LEG) {
+      this.kicks.push(this.random.normals(x.length));
+      x = step(x, this.kicks[this.kicks.length - 1], ddpm.table[t] / ddpm.table[t - LEG]);
+      this.nodes.push(x);
+    }
+  }
+
+  /** The cloud in variance preserving units. */
+  at(t, path) {
+    if (path === "jump") return step(this.x0, this.eps, ddpm.table[t]);
+    this.prepareWalk();
+    const leg = Math.floor(t / LEG), start = leg * LEG;
+    if (t === start) return this.nodes[leg];
+    return step(this.nodes[leg], this.kicks[leg], ddpm.table[t] / ddpm.table[start]);
+  }
+
+  distance(x) {
+    return slicedWasserstein(x, this.gauss, PROJECTIONS);
+  }
+
+  /** The next point of the distance curve; false once it is complete. */
+  extendCurve() {
+    if (this.curve.length === CURVE) return false;
+    const t = Math.round(this.curve.length * LAST / (CURVE - 1));
+    this.curve.push(t, this.distance(this.at(t, "jump")));
+    return true;
+  }
+}
+
+export function render({ model, el }) {
+  const cache = new Map();
+  let shown = null; // what the canvases paint, made anew from the state after each change
+
+  function processOf({ data, seed }) {
+    const key = `${data} ${seed}`;
+    if (!cache.has(key)) cache.set(key, new Process(model.get("data")[`points/${data}`], seed));
+    return cache.get(key);
+  }
+
+  function compute(now) {
+    const process = processOf(now), t = Math.round(now.t);
+    const { alpha, sigma } = ddpm.at(t), exploding = now.units === "exploding";
+    const zoom = exploding ? 1 / alpha : 1;
+    const x = process.at(t, now.path);
+    const cloud = exploding ? x.map((value) => value * zoom) : x;
+    let mean = [0, 0], variance = 0;
+    for (let k = 0; k < cloud.length; k++) mean[k % 2] += cloud[k] / (cloud.length / 2);
+    for (let k = 0; k < cloud.length; k++) variance += (cloud[k] - mean[k % 2]) ** 2 / cloud.length;
+    const window = exploding && now.fit ? WINDOW * zoom : WINDOW;
+    const outside = cloud.reduce((n, value, k) =>
+      n + (k % 2 === 0 && (Math.abs(value) > window || Math.abs(cloud[k + 1]) > window)), 0);
+    return {
+      t, process, cloud, window, outside, variance, std: zoom,
+      alphaBar: ddpm.table[t], alpha: alpha * zoom, sigma: sigma * zoom, ratio: sigma / alpha,
+      distance: process.distance(x),
+    };
+  }
+
+  // --- the cloud and its marginals ---
+
+  function ticks(window) {
+    const raw = window / 3, scale = 10 ** Math.floor(Math.log10(raw));
+    const size = [1, 2, 5, 10].find((m) => m * scale >= raw * 0.6) * scale;
+    const reach = Math.floor(window / size);
+    return Array.from({ length: 2 * reach + 1 }, (_, i) => (i - reach) * size);
+  }
+
+  function mixed(from, to, share) {
+    const part = (hex, i) => parseInt(hex.slice(1 + 2 * i, 3 + 2 * i), 16);
+    if (!/^#[0-9a-f]{6}$/i.test(from) || !/^#[0-9a-f]{6}$/i.test(to)) return to;
+    const mix = (i) => Math.round((1 - share) * part(from, i) + share * part(to, i));
+    return `rgb(${mix(0)}, ${mix(1)}, ${mix(2)})`;
+  }
+
+  function histogram(surface, axis, color) {
+    const { cloud, window, std } = shown, { context } = surface;
+    const counts = new Float64Array(BINS), width = 2 * window / BINS;
+    for (let k = axis; k < cloud.length; k += 2) {
+      const bin = Math.floor((cloud[k] + window) / width);
+      if (bin >= 0 && bin < BINS) counts[bin]++;
+    }
+    const unit = surface.px(1) - surface.px(0), edge = axis === 0 ? surface.py(window) - 5 : surface.px(window) + 5;
+    // densities per unit of the window, so that a window that follows shows the same picture
+    const height = (density) => Math.min(density * (window / WINDOW) / PEAK, 1) * (STRIP - 10);
+    context.save();
+    context.fillStyle = color;
+    context.globalAlpha = 0.5;
+    for (let bin = 0; bin < BINS; bin++) {
+      const tall = height(counts[bin] / (cloud.length / 2) / width), at = bin * width - window;
+      if (axis === 0) context.fillRect(surface.px(at), edge - tall, unit * width + 0.3, tall);
+      else context.fillRect(edge, surface.py(at + width), tall, unit * width + 0.3);
+    }
+    context.globalAlpha = 1;
+    Object.assign(context, { strokeStyle: surface.colors.ink, lineWidth: 1.6, lineJoin: "round" });
+    context.beginPath();
+    for (let i = 0; i <= 120; i++) {
+      const at = (2 * i / 120 - 1) * window;
+      const tall = height(Math.exp(-(at / std) ** 2 / 2) / (Math.sqrt(2 * Math.PI) * std));
+      if (axis === 0) context.lineTo(surface.px(at), edge - tall);
+      else context.lineTo(edge + tall, surface.py(at));
+    }
+    context.stroke();
+    context.restore();
+  }
+
+  function clip(surface, paint) {
+    const { context } = surface, [left, right] = [-shown.window, shown.window];
+    context.save();
+    context.beginPath();
+    context.rect(surface.px(left), surface.py(right), surface.px(right) - surface.px(left), surface.py(left) - surface.py(right));
+    context.clip();
+    paint();
+    context.restore();
+  }
+
+  function trails(surface) {
+    const { process, t, cloud } = shown, exploding = state.now.units === "exploding";
+    const times = Array.from({ length: Math.floor(t / LEG) + 1 }, (_, i) => i * LEG);
+    for (const i of TRAILS) {
+      const line = [process.x0[2 * i], process.x0[2 * i + 1]];
+      for (const s of times) {
+        const unit = exploding ? 1 / Math.sqrt(ddpm.table[s]) : 1;
+        for (const axis of [0, 1]) {
+          const k = 2 * i + axis;
+          const place = state.now.path === "walk" ? process.nodes[s / LEG][k]
+            : Math.sqrt(ddpm.table[s]) * process.x0[k] + Math.sqrt(1 - ddpm.table[s]) * process.eps[k];
+          line.push(place * unit);
+        }
+      }
+      line.push(cloud[2 * i], cloud[2 * i + 1]);
+      surface.path(line, surface.colors.paper, { width: 3.5, alpha: 0.75 });
+      surface.path(line, surface.colors.ink, { width: 1.3 });
+      surface.handle(cloud[2 * i], cloud[2 * i + 1], surface.colors.ink, { radius: 3.5 });
+    }
+  }
+
+  function drawCloud(surface) {
+    const { window, cloud, process, alphaBar } = shown, { now } = state;
+    surface.x = surface.y = [-window, window];
+    const at = ticks(window), { data, noise, amber } = surface.colors;
+    const label = (value) => String(Number(value.toPrecision(3))).replace("-", "−");
+    surface.axes({ x: at, y: at, format: label });
+    const share = Math.round(16 * Math.sqrt(1 - alphaBar)) / 16;
+    const color = mixed(data, noise, share);
+    clip(surface, () => {
+      if (now.origin) {
+        const sides = [[], []];
+        for (let k = 0; k < cloud.length; k += 2) sides[process.x0[k] < 0 ? 0 : 1].push(cloud[k], cloud[k + 1]);
+        surface.dots(sides[0], data, { alpha: 0.75 });
+        surface.dots(sides[1], amber, { alpha: 0.75 });
+      } else surface.dots(cloud, color, { alpha: 0.6 });
+      trails(surface);
+    });
+    histogram(surface, 0, color);
+    histogram(surface, 1, color);
+  }
+
+  // --- what is left, over time ---
+
+  function drawTime(surface) {
+    const { process, t, alphaBar, distance } = shown, { data, noise, model: green, ink, muted } = surface.colors;
+    surface.axes({ x: [0, 250, 500, 750, 999], y: [0, 0.5, 1], format: String });
+    const line = (value) => Array.from({ length: 201 }, (_, i) => {
+      const at = Math.round(i * LAST / 200);
+      return [at, value(at)];
+    }).flat();
+    surface.path(line((s) => ddpm.table[s]), data, { width: 2.2 });
+    surface.path(line((s) => 1 - ddpm.table[s]), noise, { width: 2.2 });
+    const start = process.curve[1] ?? 1, curve = process.curve.map((value, k) => k % 2 ? value / start : value);
+    surface.path(curve, green, { width: 2.2 });
+    surface.path([0, process.floor / start, LAST, process.floor / start], muted, { width: 1, dash: [3, 4] });
+    surface.text("floor", LAST, process.floor / start, { dx: -4, dy: -9, align: "right", size: 12 });
+    surface.path([t, 0, t, 1], ink, { width: 1.2 });
+    const marks = [[alphaBar, data], [1 - alphaBar, noise], [Math.min(distance / start, 1.04), green]];
+    for (const [value, color] of marks) surface.handle(t, value, color, { radius: 5, active: true });
+  }
+
+  // --- the page ---
+
+  const row = stages(el);
+  const surface = new Surface(stage(row, "The cloud and its marginals"), {
+    label: "", draw: (s) => shown && drawCloud(s), interactive: true, margin: [STRIP, STRIP, RIM, RIM],
+  });
+  const second = stage(row, "What is left, over time");
+  const time = new Surface(second, {
+    label: "", draw: (s) => shown && drawTime(s), interactive: true,
+    x: [0, LAST], y: [0, 1.05], margin: [8, 14, 24, 32],
+  });
+  const key = readouts(second);
+  const shares = {
+    kept: readout(key, { key: "kept", label: "data's share", color: "data" }),
+    noise: readout(key, { key: "noise", label: "noise's share", color: "noise" }),
+    relative: readout(key, { key: "distance", label: "distance to a Gaussian", color: "model" }),
+    floor: readout(key, { key: "floor", label: "its floor" }),
+  };
+  const numbers = readouts(el);
+  const fixed = (value) => value.toFixed(value >= 100 ? 1 : 3);
+  const values = {
+    alpha: readout(numbers, { key: "alpha", label: "α" }),
+    sigma: readout(numbers, { key: "sigma", label: "σ", format: fixed }),
+    ratio: readout(numbers, { key: "ratio", label: "σ/α", format: fixed }),
+    alphaBar: readout(numbers, { key: "alpha_bar", label: "ᾱ", digits: 5 }),
+    variance: readout(numbers, { key: "variance", label: "variance of the cloud", format: fixed }),
+  };
+  const said = note(el);
+
+  const setTime = (t) => {
+    player.pause();
+    state.set({ t: clamp(Math.round(t), 0, LAST) });
+  };
+  const first = controls(el, "Time");
+  const play = button(first, { label: "Play", primary: true, onClick: () => {
+    if (!player.playing && state.now.t >= LAST) state.set({ t: 0 });
+    player.toggle();
+  } });
+  const timeSlider = slider(first, {
+    label: "time t", min: 0, max: LAST, step: 1, value: state0().t, onInput: setTime,
+  });
+  const choices = controls(el, "What is shown");
+  const data = select(choices, {
+    label: "data", options: SETS, value: state0().data, onChange: (value) => state.set({ data: value }),
+  });
+  const units = choice(choices, {
+    label: "variance", options: { preserving: "preserving", exploding: "exploding" }, value: state0().units,
+    onChange: (value) => state.set({ units: value }),
+  });
+  const fit = toggle(choices, { label: "window follows", value: state0().fit, onChange: (value) => state.set({ fit: value }) });
+  const path = choice(choices, {
+    label: "by", options: { walk: "walk", jump: "jump" }, value: state0().path,
+    onChange: (value) => state.set({ path: value }),
+  });
+  const origin = toggle(choices, {
+    label: "color by origin", value: state0().origin, onChange: (value) => state.set({ origin: value }),
+  });
+
+  function state0() {
+    return model.get("state");
+  }
+
+  let exact = 0; // a play moves by fractions of a step
+  const player = animation(el, (seconds) => {
+    if (Math.round(exact) !== state.now.t) exact = state.now.t;
+    exact = Math.min(exact + seconds * LAST / SECONDS, LAST);
+    if (Math.round(exact) !== state.now.t) state.set({ t: Math.round(exact) });
+    return exact < LAST;
+  }, (playing) => play.label = playing ? "Pause" : "Play");
+
+  const place = (s, x) => (s.px(x) - s.margin[3]) / (s.width - s.margin[1] - s.margin[3]);
+  let from = [0, 0];
+  pointer(surface, {
+    down: (x) => { from = [state.now.t, place(surface, x)]; },
+    move: (x) => setTime(from[0] + LAST * (place(surface, x) - from[1])),
+  });
+  pointer(time, { down: setTime, move: setTime });
+  for (const { element } of [surface, time]) {
+    arrows(element, (dx, dy) => setTime(state.now.t + 10 * (dx + dy)), {
+      Home: () => setTime(0), End: () => setTime(LAST), " ": () => play.element.click(),
+    });
+  }
+
+  let waiting = 0;
+  function extend() {
+    waiting = 0;
+    const { process } = shown;
+    process.extendCurve();
+    time.redraw();
+    if (process.curve.length < 2 * CURVE) waiting = requestAnimationFrame(extend);
+  }
+
+  function update(now) {
+    shown = compute(now);
+    const { t, alpha, sigma, ratio, alphaBar, variance, distance, process, outside } = shown;
+    timeSlider.value = t;
+    data.value = now.data;
+    units.value = now.units;
+    fit.value = now.fit;
+    fit.element.disabled = now.units !== "exploding";
+    path.value = now.path;
+    origin.value = now.origin;
+    for (const [name, value] of Object.entries({ alpha, sigma, ratio, alphaBar, variance })) values[name].set(value);
+    shares.kept.set(alphaBar);
+    shares.noise.set(1 - alphaBar);
+    shares.relative.set(distance);
+    shares.floor.set(process.floor);
+    said.set(outside > 20 ? `${outside} of ${shown.cloud.length / 2} points have left the window. Let it follow them.`
+      : "Drag a picture sideways, or focus it and press the arrow keys; Space plays.");
+    const words = `t = ${t}, sigma over alpha ${fixed(ratio)}, distance to a Gaussian ${distance.toFixed(3)}`;
+    surface.label = `${SETS[now.data]} under noise: ${words}. Arrow keys change the time, Space plays.`;
+    time.label = `Shares of data and noise over time, and the distance to a Gaussian: ${words}. Arrow keys change the time.`;
+    surface.redraw();
+    time.redraw();
+    waiting ||= requestAnimationFrame(extend);
+  }
+
+  const state = new State(model, update);
+  update(state.now);
+
+  return () => {
+    cancelAnimationFrame(waiting);
+    player.destroy();
+    state.destroy();
+    surface.destroy();
+    time.destroy();
+  };
+}
