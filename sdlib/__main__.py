@@ -1,4 +1,4 @@
-"""`python -m sdlib`: animate a walk, train a recipe, look into a checkpoint, reproduce what ships."""
+"""`python -m sdlib`: film a walk, train a recipe, look into a checkpoint, train again."""
 
 import argparse
 import sys
@@ -76,7 +76,7 @@ def train(args) -> int:
     """Train a recipe with a bar; a file beside the result lets an interrupted run go on."""
     from dataclasses import replace
 
-    from sdlib.training import RECIPES
+    from sdlib.training import RECIPES, TrainingDiverged
     from sdlib.training.recipes import run, save_trained
 
     recipe = RECIPES[named("recipe", args.name, RECIPES)]
@@ -84,7 +84,10 @@ def train(args) -> int:
         at_least(1, "--steps", args.steps)
         recipe = replace(recipe, steps=args.steps)
     checkpoint = args.out / f"{recipe.name}.checkpoint.pt"
-    network, card = run(recipe, checkpoint=checkpoint, progress=True)
+    try:
+        network, card = run(recipe, checkpoint=checkpoint, progress=True)
+    except TrainingDiverged as error:
+        raise ValueError(str(error)) from error
     path = save_trained(network, card, args.out)
     checkpoint.unlink(missing_ok=True)
     print(f"{path}: {recipe.steps} steps")
@@ -138,13 +141,13 @@ def describe(path: str) -> list[str]:
     """What a card, a .safetensors file or a shipped model holds."""
     import json
 
-    from sdlib.files import data_path
-    from sdlib.training import RECIPES
-
-    if path in RECIPES:
-        return describe(data_path(f"{path}.json")) + describe(data_path(f"{path}.safetensors"))
     file = Path(path)
     if file.suffix not in (".json", ".safetensors"):
+        from sdlib.files import data_path
+        from sdlib.training import RECIPES
+
+        if path in RECIPES:
+            return describe(data_path(f"{path}.json")) + describe(data_path(f"{path}.safetensors"))
         raise ValueError(f"PATH must end in .safetensors or .json, or name a shipped model "
                          f"({', '.join(RECIPES)}); got {str(path)!r}.")  # fmt: skip
     if not file.is_file():
@@ -219,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
         return COMMANDS[args.command](args)
     except ModuleNotFoundError as error:
         message = f"{args.command} needs {error.name}: pip install 'sdlib[book]'."
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError) as error:
         message = str(error)
     except KeyboardInterrupt:
         message = "interrupted; the same command goes on from the last checkpoint."

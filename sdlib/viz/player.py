@@ -11,7 +11,8 @@ style="display:block;width:100%;height:auto;background:none">
 <button type="button" style="width:44px;height:32px;padding:0;cursor:pointer;\
 color:inherit;background:none;border:1px solid currentColor;border-radius:6px" \
 aria-label="Play">&#9654;&#65038;</button>
-<input type="range" min="0" max="{last}" step="1" value="{last}" style="flex:1;min-width:0;accent-color:#7b7b7b" \
+<input type="range" min="0" max="{last}" step="1" value="{last}" \
+style="flex:1;min-width:0;accent-color:#7b7b7b" \
 aria-label="Position in the walk">
 <span class="sd-animation-step" style="font:0.8em monospace;min-width:8em"></span>
 </div>
