@@ -19,9 +19,9 @@ const SETS = {
   pinwheel: "pinwheel", rings: "rings", mixture: "mixture",
 };
 const LAST = 999, LEG = 9; // a walk pauses at t = 0, 9, 18 ... 999
-const WINDOW = 3.2, BINS = 48, PEAK = 0.72; // half the window, bars in it, the density at a strip's edge
-const STRIP = 58, RIM = 22; // pixels for the histograms and for the ticks
-const PROJECTIONS = 32, CURVE = 37; // for the distance; times at which its curve is computed
+const WINDOW = 3.2, BINS = 48, PEAK = 0.62; // half the window, bars in it, the density at a strip's edge
+const STRIP = 64, RIM = 22; // pixels for the histograms and for the ticks
+const PROJECTIONS = 32, STRIDE = 27; // for the distance; how far apart its curve is computed
 const SECONDS = 9; // of a play from end to end
 const TRAILS = [7, 311, 1204]; // the points that show their paths
 
@@ -42,7 +42,7 @@ class Process {
     this.eps = this.random.normals(this.x0.length);
     this.gauss = this.random.normals(this.x0.length);
     this.floor = slicedWasserstein(this.eps, this.gauss, PROJECTIONS);
-    this.curve = []; // distances of the jump's clouds at evenly spread times
+    this.curves = { walk: [], jump: [] }; // t, distance, t, distance ...
   }
 
   /** One leg of the walk after the other, each from the last. */
@@ -71,11 +71,11 @@ class Process {
     return slicedWasserstein(x, this.gauss, PROJECTIONS);
   }
 
-  /** The next point of the distance curve; false once it is complete. */
-  extendCurve() {
-    if (this.curve.length === CURVE) return false;
-    const t = Math.round(this.curve.length * LAST / (CURVE - 1));
-    this.curve.push(t, this.distance(this.at(t, "jump")));
+  /** Adds the next point to the curve of distances; false if there was none left to add. */
+  extendCurve(path) {
+    const curve = this.curves[path], t = curve.length / 2 * STRIDE;
+    if (t > LAST) return false;
+    curve.push(t, this.distance(this.at(t, path)));
     return true;
   }
 }
@@ -118,13 +118,6 @@ export function render({ model, el }) {
     return Array.from({ length: 2 * reach + 1 }, (_, i) => (i - reach) * size);
   }
 
-  function mixed(from, to, share) {
-    const part = (hex, i) => parseInt(hex.slice(1 + 2 * i, 3 + 2 * i), 16);
-    if (!/^#[0-9a-f]{6}$/i.test(from) || !/^#[0-9a-f]{6}$/i.test(to)) return to;
-    const mix = (i) => Math.round((1 - share) * part(from, i) + share * part(to, i));
-    return `rgb(${mix(0)}, ${mix(1)}, ${mix(2)})`;
-  }
-
   function histogram(surface, axis, color) {
     const { cloud, window, std } = shown, { context } = surface;
     const counts = new Float64Array(BINS), width = 2 * window / BINS;
@@ -148,7 +141,7 @@ export function render({ model, el }) {
     context.beginPath();
     for (let i = 0; i <= 120; i++) {
       const at = (2 * i / 120 - 1) * window;
-      const tall = height(Math.exp(-(at / std) ** 2 / 2) / (Math.sqrt(2 * Math.PI) * std));
+      const tall = height(Math.exp(-((at / std) ** 2) / 2) / (Math.sqrt(2 * Math.PI) * std));
       if (axis === 0) context.lineTo(surface.px(at), edge - tall);
       else context.lineTo(edge + tall, surface.py(at));
     }
@@ -181,29 +174,31 @@ export function render({ model, el }) {
         }
       }
       line.push(cloud[2 * i], cloud[2 * i + 1]);
-      surface.path(line, surface.colors.paper, { width: 3.5, alpha: 0.75 });
-      surface.path(line, surface.colors.ink, { width: 1.3 });
+      surface.path(line, surface.colors.paper, { width: 3, alpha: 0.6 });
+      surface.path(line, surface.colors.ink, { width: 1.1, alpha: 0.85 });
       surface.handle(cloud[2 * i], cloud[2 * i + 1], surface.colors.ink, { radius: 3.5 });
     }
   }
 
   function drawCloud(surface) {
-    const { window, cloud, process, alphaBar } = shown, { now } = state;
+    const { window, cloud, process, alpha } = shown, { now } = state;
     surface.x = surface.y = [-window, window];
-    const at = ticks(window), { data, noise, amber } = surface.colors;
+    const at = ticks(window), { data, noise, amber, muted } = surface.colors;
     const label = (value) => String(Number(value.toPrecision(3))).replace("-", "−");
     surface.axes({ x: at, y: at, format: label });
-    const share = Math.round(16 * Math.sqrt(1 - alphaBar)) / 16;
-    const color = mixed(data, noise, share);
     clip(surface, () => {
       if (now.origin) {
         const sides = [[], []];
         for (let k = 0; k < cloud.length; k += 2) sides[process.x0[k] < 0 ? 0 : 1].push(cloud[k], cloud[k + 1]);
         surface.dots(sides[0], data, { alpha: 0.75 });
         surface.dots(sides[1], amber, { alpha: 0.75 });
-      } else surface.dots(cloud, color, { alpha: 0.6 });
+      } else {
+        surface.dots(cloud, noise, { alpha: 0.5 });
+        surface.dots(process.x0.map((value) => alpha * value), data, { radius: 1.1, alpha: 0.8 });
+      }
       trails(surface);
     });
+    const color = now.origin ? muted : noise;
     histogram(surface, 0, color);
     histogram(surface, 1, color);
   }
@@ -219,21 +214,23 @@ export function render({ model, el }) {
     }).flat();
     surface.path(line((s) => ddpm.table[s]), data, { width: 2.2 });
     surface.path(line((s) => 1 - ddpm.table[s]), noise, { width: 2.2 });
-    const start = process.curve[1] ?? 1, curve = process.curve.map((value, k) => k % 2 ? value / start : value);
-    surface.path(curve, green, { width: 2.2 });
+    const curve = process.curves[state.now.path], start = curve[1];
+    surface.path(curve.map((value, k) => k % 2 ? value / start : value), green, { width: 2.2 });
     surface.path([0, process.floor / start, LAST, process.floor / start], muted, { width: 1, dash: [3, 4] });
     surface.text("floor", LAST, process.floor / start, { dx: -4, dy: -9, align: "right", size: 12 });
     surface.path([t, 0, t, 1], ink, { width: 1.2 });
-    const marks = [[alphaBar, data], [1 - alphaBar, noise], [Math.min(distance / start, 1.04), green]];
+    const marks = [[alphaBar, data], [1 - alphaBar, noise], [Math.min(distance / start, 1.05), green]];
     for (const [value, color] of marks) surface.handle(t, value, color, { radius: 5, active: true });
   }
 
   // --- the page ---
 
   const row = stages(el);
-  const surface = new Surface(stage(row, "The cloud and its marginals"), {
+  const left = stage(row, "The cloud αx₀ + σε, with αx₀ in blue");
+  const surface = new Surface(left, {
     label: "", draw: (s) => shown && drawCloud(s), interactive: true, margin: [STRIP, STRIP, RIM, RIM],
   });
+  const said = note(left);
   const second = stage(row, "What is left, over time");
   const time = new Surface(second, {
     label: "", draw: (s) => shown && drawTime(s), interactive: true,
@@ -255,7 +252,6 @@ export function render({ model, el }) {
     alphaBar: readout(numbers, { key: "alpha_bar", label: "ᾱ", digits: 5 }),
     variance: readout(numbers, { key: "variance", label: "variance of the cloud", format: fixed }),
   };
-  const said = note(el);
 
   const setTime = (t) => {
     player.pause();
@@ -271,7 +267,7 @@ export function render({ model, el }) {
   });
   const choices = controls(el, "What is shown");
   const data = select(choices, {
-    label: "data", options: SETS, value: state0().data, onChange: (value) => state.set({ data: value }),
+    label: "data set", options: SETS, value: state0().data, onChange: (value) => state.set({ data: value }),
   });
   const units = choice(choices, {
     label: "variance", options: { preserving: "preserving", exploding: "exploding" }, value: state0().units,
@@ -279,7 +275,7 @@ export function render({ model, el }) {
   });
   const fit = toggle(choices, { label: "window follows", value: state0().fit, onChange: (value) => state.set({ fit: value }) });
   const path = choice(choices, {
-    label: "by", options: { walk: "walk", jump: "jump" }, value: state0().path,
+    label: "get there by", options: { walk: "walk", jump: "jump" }, value: state0().path,
     onChange: (value) => state.set({ path: value }),
   });
   const origin = toggle(choices, {
@@ -315,13 +311,14 @@ export function render({ model, el }) {
   function extend() {
     waiting = 0;
     const { process } = shown;
-    process.extendCurve();
+    if (!process.extendCurve(state.now.path)) return;
     time.redraw();
-    if (process.curve.length < 2 * CURVE) waiting = requestAnimationFrame(extend);
+    waiting = requestAnimationFrame(extend);
   }
 
   function update(now) {
     shown = compute(now);
+    if (!shown.process.curves[now.path].length) shown.process.extendCurve(now.path);
     const { t, alpha, sigma, ratio, alphaBar, variance, distance, process, outside } = shown;
     timeSlider.value = t;
     data.value = now.data;
@@ -336,7 +333,7 @@ export function render({ model, el }) {
     shares.relative.set(distance);
     shares.floor.set(process.floor);
     said.set(outside > 20 ? `${outside} of ${shown.cloud.length / 2} points have left the window. Let it follow them.`
-      : "Drag a picture sideways, or focus it and press the arrow keys; Space plays.");
+      : "Drag sideways, or press arrow keys on a picture. Space plays.");
     const words = `t = ${t}, sigma over alpha ${fixed(ratio)}, distance to a Gaussian ${distance.toFixed(3)}`;
     surface.label = `${SETS[now.data]} under noise: ${words}. Arrow keys change the time, Space plays.`;
     time.label = `Shares of data and noise over time, and the distance to a Gaussian: ${words}. Arrow keys change the time.`;

@@ -3,6 +3,7 @@
  * time. Forward and backward run over blocks of rows with buffers made once, so nothing is
  * allocated while it trains.
  */
+import { Workspace } from "./simd.js";
 
 export const BLOCK = 64; // rows at a time: a block's activations stay in the processor's cache
 
@@ -13,50 +14,9 @@ const LOGISTIC = Float64Array.from({ length: 2 * EDGE * 64 + 1 }, (_, i) => 1 / 
 
 function logistic(z) {
   if (!(z > -EDGE && z < EDGE)) return 1 / (1 + Math.exp(-z));
-  const i = Math.round((z + EDGE) * 64) | 0, d = z - (i / 64 - EDGE);
-  const s = LOGISTIC[i], s1 = s * (1 - s), s2 = s1 * (1 - 2 * s), s3 = s1 * (1 - 6 * s1);
-  return s + d * (s1 + d * (s2 / 2 + d * s3 / 6));
-}
-
-/**
- * out[m, n] (+)= a[m, k] b[n, k]^T: the one kernel of this file, two rows by four columns at a time.
- * @param {Float64Array} a @param {Float64Array} b @param {Float64Array} out
- * @param {number} m must be even
- * @param {Float64Array | null} bias [n], added to each row; null adds to what `out` holds
- */
-function product(a, b, out, m, n, k, bias) {
-  for (let i = 0; i < m; i += 2) {
-    const a0 = i * k, a1 = a0 + k, o0 = i * n, o1 = o0 + n;
-    let j = 0;
-    for (; j + 3 < n; j += 4) {
-      const b0 = j * k, b1 = b0 + k, b2 = b1 + k, b3 = b2 + k;
-      let s00 = 0, s01 = 0, s02 = 0, s03 = 0, s10 = 0, s11 = 0, s12 = 0, s13 = 0;
-      for (let l = 0; l < k; l++) {
-        const x = a[a0 + l], y = a[a1 + l];
-        const p = b[b0 + l], q = b[b1 + l], r = b[b2 + l], s = b[b3 + l];
-        s00 += x * p; s01 += x * q; s02 += x * r; s03 += x * s;
-        s10 += y * p; s11 += y * q; s12 += y * r; s13 += y * s;
-      }
-      if (bias) {
-        const p = bias[j], q = bias[j + 1], r = bias[j + 2], s = bias[j + 3];
-        out[o0 + j] = s00 + p; out[o0 + j + 1] = s01 + q; out[o0 + j + 2] = s02 + r; out[o0 + j + 3] = s03 + s;
-        out[o1 + j] = s10 + p; out[o1 + j + 1] = s11 + q; out[o1 + j + 2] = s12 + r; out[o1 + j + 3] = s13 + s;
-      } else {
-        out[o0 + j] += s00; out[o0 + j + 1] += s01; out[o0 + j + 2] += s02; out[o0 + j + 3] += s03;
-        out[o1 + j] += s10; out[o1 + j + 1] += s11; out[o1 + j + 2] += s12; out[o1 + j + 3] += s13;
-      }
-    }
-    for (; j < n; j++) {
-      const b0 = j * k;
-      let s0 = 0, s1 = 0;
-      for (let l = 0; l < k; l++) {
-        s0 += a[a0 + l] * b[b0 + l];
-        s1 += a[a1 + l] * b[b0 + l];
-      }
-      out[o0 + j] = s0 + (bias ? bias[j] : out[o0 + j]);
-      out[o1 + j] = s1 + (bias ? bias[j] : out[o1 + j]);
-    }
-  }
+  const i = ((z + EDGE) * 64 + 0.5) | 0, d = z - (i * 0.015625 - EDGE);
+  const s = LOGISTIC[i], slope = s * (1 - s);
+  return s + d * slope * (1 + d * (0.5 - s + d * (1 / 6 - slope)));
 }
 
 /** out[n, m] = a[m, n]^T */
@@ -64,7 +24,12 @@ function transpose(a, out, m, n) {
   for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) out[j * m + i] = a[i * n + j];
 }
 
-/** bias gradient += the sum over rows. */
+/** Every row of out[m, n] becomes the bias. */
+function fillRows(out, bias, m, n) {
+  for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) out[i * n + j] = bias[j];
+}
+
+/** out[n] += the sum of the rows of a[m, n]. */
 function addColumns(a, out, m, n) {
   for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) out[j] += a[i * n + j];
 }
@@ -75,8 +40,8 @@ function addColumns(a, out, m, n) {
  */
 
 export class MLP {
-  /** @param {Partial<MLPConfig>} [config] */
-  constructor(config = {}) {
+  /** @param {Partial<MLPConfig>} [config] @param {{simd?: boolean}} [options] */
+  constructor(config = {}, options = {}) {
     const defaults = { dim: 2, width: 64, depth: 3, frequencies: 8, t_max: 999, classes: 0 };
     this.config = { ...defaults, ...config };
     const { dim, width, depth, frequencies, classes } = this.config;
@@ -90,20 +55,22 @@ export class MLP {
     this.shapes = shapes;
     const sizes = Object.values(shapes).map((shape) => shape.reduce((a, b) => a * b));
     const total = sizes.reduce((a, b) => a + b);
+    const block = BLOCK * width, widest = Math.max(width, this.inputs);
+    const space = this.space = new Workspace(
+      2 * total + BLOCK * (this.inputs + 2 * dim + widest) + (3 * depth + 3) * block + width * width, options);
     /** All weights, and their gradients, in one array each: an optimizer needs no more. */
-    this.parameters = new Float64Array(total);
-    this.gradients = new Float64Array(total);
+    this.parameters = space.array(total);
+    this.gradients = space.array(total);
     this.weight = this.views(this.parameters);
     this.gradient = this.views(this.gradients);
-    const block = (n) => new Float64Array(BLOCK * n);
-    const layers = () => Array.from({ length: depth }, () => block(width));
+    const layers = () => Array.from({ length: depth }, () => space.array(block));
     this.buffers = {
-      input: block(this.inputs), out: block(dim), delta: block(dim),
+      input: space.array(BLOCK * this.inputs), out: space.array(BLOCK * dim), delta: space.array(BLOCK * dim),
       pre: layers(), // what goes into each SiLU, z
       gate: layers(), // logistic(z): SiLU is z times its gate
       hidden: layers(), // the stream after each layer
-      dStream: block(width), dPre: block(width), rowsA: block(width), rowsB: block(Math.max(width, this.inputs)),
-      flipped: new Float64Array(width * width),
+      dStream: space.array(block), dPre: space.array(block),
+      flippedDelta: space.array(block), flippedInput: space.array(BLOCK * widest), flipped: space.array(width * width),
     };
   }
 
@@ -129,8 +96,8 @@ export class MLP {
   }
 
   /** A network from `{config, weights: {name: numbers}}`, as `sdlib.viz.export` writes it. */
-  static fromJSON({ config, weights }) {
-    const network = new MLP(config);
+  static fromJSON({ config, weights }, options = {}) {
+    const network = new MLP(config, options);
     for (const [name, values] of Object.entries(network.weight)) values.set(weights[name].flat());
     return network;
   }
@@ -163,7 +130,8 @@ export class MLP {
     const { input, pre, gate, hidden, out } = this.buffers, weight = this.weight;
     this.fillInput(x, t, start, rows);
     const even = rows + (rows & 1);
-    product(input, weight["first.weight"], pre[0], even, width, this.inputs, weight["first.bias"]);
+    fillRows(pre[0], weight["first.bias"], even, width);
+    this.space.product(input, weight["first.weight"], pre[0], even, width, this.inputs);
     if (classes) {
       for (let i = 0; i < rows; i++) {
         const label = weight["label.weight"], from = this.classOf(cond, start + i) * width;
@@ -175,14 +143,16 @@ export class MLP {
       const z = pre[layer], gates = gate[layer];
       if (stream) {
         const name = `hidden.${layer - 1}`;
-        product(stream, weight[`${name}.weight`], z, even, width, width, weight[`${name}.bias`]);
+        fillRows(z, weight[`${name}.bias`], even, width);
+        this.space.product(stream, weight[`${name}.weight`], z, even, width, width);
       }
       for (let k = 0; k < even * width; k++) {
         gates[k] = logistic(z[k]);
         next[k] = stream ? stream[k] + z[k] * gates[k] : z[k] * gates[k];
       }
     }
-    product(hidden[depth - 1], weight["last.weight"], out, even, dim, width, weight["last.bias"]);
+    fillRows(out, weight["last.bias"], even, dim);
+    this.space.product(hidden[depth - 1], weight["last.weight"], out, even, dim, width);
   }
 
   classOf(cond, row) {
@@ -222,7 +192,7 @@ export class MLP {
     this.addOuter("last", delta, hidden[depth - 1], rows, dim, width);
     transpose(weight["last.weight"], flipped, dim, width);
     dStream.fill(0);
-    product(delta, flipped, dStream, BLOCK, width, dim, null);
+    this.space.product(delta, flipped, dStream, BLOCK, width, dim);
     for (let layer = depth - 1; layer >= 0; layer--) {
       for (let k = 0; k < dPre.length; k++) {
         const s = gate[layer][k];
@@ -232,7 +202,7 @@ export class MLP {
         const name = `hidden.${layer - 1}`;
         this.addOuter(name, dPre, hidden[layer - 1], rows, width, width);
         transpose(weight[`${name}.weight`], flipped, width, width);
-        product(dPre, flipped, dStream, BLOCK, width, width, null); // on top of the residual's own
+        this.space.product(dPre, flipped, dStream, BLOCK, width, width); // on top of the residual's own
       }
     }
     this.addOuter("first", dPre, input, rows, width, this.inputs);
@@ -244,10 +214,10 @@ export class MLP {
 
   /** A layer's gradients: weight += delta^T input, bias += the sum of delta over rows. */
   addOuter(name, delta, input, rows, outputs, inputs) {
-    const { rowsA, rowsB } = this.buffers;
-    transpose(delta, rowsA, BLOCK, outputs);
-    transpose(input, rowsB, BLOCK, inputs);
-    product(rowsA, rowsB, this.gradient[`${name}.weight`], outputs, inputs, BLOCK, null);
+    const { flippedDelta, flippedInput } = this.buffers;
+    transpose(delta, flippedDelta, BLOCK, outputs);
+    transpose(input, flippedInput, BLOCK, inputs);
+    this.space.product(flippedDelta, flippedInput, this.gradient[`${name}.weight`], outputs, inputs, BLOCK);
     addColumns(delta, this.gradient[`${name}.bias`], rows, outputs);
   }
 }

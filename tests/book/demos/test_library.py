@@ -144,14 +144,16 @@ def cloud(n: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("simd", [True, False])
 @pytest.mark.parametrize("classes, depth, n", [(0, 3, 100), (3, 2, 65), (0, 1, 1)])
-def test_network_forward(library, classes, depth, n):
+def test_network_forward(library, classes, depth, n, simd):
     network, x = make_network(classes, depth), 2 * cloud(n)
     t = torch.linspace(0, 999, n, dtype=torch.float64)
     cond = torch.arange(n) % (classes + 1) if classes else None
     got = library(
-        """(lib, {network, x, t, cond}) => {
-          const net = lib.MLP.fromJSON(network);
+        """(lib, {network, x, t, cond, simd}) => {
+          const net = lib.MLP.fromJSON(network, {simd});
+          if (Boolean(net.space.fast) !== simd) throw new Error("the product in WebAssembly is missing");
           x = Float64Array.from(x);
           return [net.forward(x, t, cond), net.forward(x, 314.5), net.toJSON().weights];
         }""",
@@ -160,6 +162,7 @@ def test_network_forward(library, classes, depth, n):
             "x": x.flatten().tolist(),
             "t": t.tolist(),
             "cond": None if cond is None else cond.tolist(),
+            "simd": simd,
         },
     )
     with torch.no_grad():
