@@ -126,14 +126,13 @@ def test_no_noise_is_drawn_for_the_last_step():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_are_the_data(name):
-    """With the ideal denoiser and many steps, samples are as far from the data as data is."""
+    """With an exact denoiser and many steps, samples are as far from data as data is from itself."""
     g = torch.Generator().manual_seed(0)
-    data = plane.sample("two_moons", 2000, g)
-    grid = make_grid(schedule("cosine"), 100)
     x = torch.randn(2000, 2, generator=g)
-    *_, last = SAMPLERS[name](IdealDenoiser(data), grid, x, noise=recorded())
-    lowest = floor(sliced_wasserstein, lambda n, g: plane.sample("two_moons", n, g), 2000)
-    assert sliced_wasserstein(last.x, data) < 1.2 * lowest
+    *_, last = SAMPLERS[name](plane.MIXTURE, make_grid(schedule("cosine"), 100), x, noise=recorded())
+    draw = plane.MIXTURE.sample
+    away = sum(sliced_wasserstein(last.x, draw(2000, g)) for _ in range(5)) / 5
+    assert away < 1.3 * floor(sliced_wasserstein, draw, 2000)
 
 
 @pytest.mark.parametrize("name", ["scaled_linear", "cosine", "flow", "edm"])
