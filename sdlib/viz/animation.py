@@ -87,7 +87,7 @@ class Animation:
         Args:
             path: ends in .gif or .webp; its folder must exist.
             background: "#rrggbb".
-            colors: in each picture of a GIF, up to 256; fewer make a smaller file.
+            colors: in each picture, up to 256; fewer make a smaller file.
             look: `radius` and `opacity`, as for `picture`.
 
         Raises:
@@ -101,10 +101,11 @@ class Animation:
         pictures = [self.picture(moment, background, snap=0.5, **look) for moment in moments]
         each = round(1000 / self.fps)
         times = [each] * (len(pictures) - 1) + [each + round(1000 * HOLD)]
+        pictures = [picture.quantize(colors, dither=Image.Dither.NONE) for picture in pictures]
         if path.suffix.lower() == ".webp":
-            options = {"quality": 80, "method": 4}
+            pictures = [picture.convert("RGB") for picture in pictures]
+            options = {"lossless": True, "method": 4}
         else:
-            pictures = [picture.quantize(colors, dither=Image.Dither.NONE) for picture in pictures]
             options = {"optimize": True, "disposal": 1}
         pictures[0].save(
             path, save_all=True, append_images=pictures[1:], duration=times, loop=0, **options

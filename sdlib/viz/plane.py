@@ -131,8 +131,8 @@ def field(
 ) -> Axes:
     """Draw a vector field as arrows on a lattice.
 
-    Arrows are as long as the field is strong, up to one lattice cell; the strongest twentieth is
-    cut to that length, so that a few giants do not hide the rest.
+    An arrow's length is the square root of the field's strength, so that weak arrows stay visible;
+    the strongest twentieth is cut to one lattice cell, so that a few giants do not hide the rest.
 
     Args:
         function: float64 points `[n, 2]` -> vectors `[n, 2]`.
@@ -152,7 +152,8 @@ def field(
     length = np.linalg.norm(arrows, axis=1, keepdims=True)
     longest = np.quantile(length, 0.95) or length.max() or 1.0
     cell = 2 * extent / count
-    arrows = arrows * (0.95 * cell / np.maximum(length, longest))
+    share = np.sqrt(np.minimum(length / longest, 1))
+    arrows = arrows * (0.95 * cell * share / np.maximum(length, 1e-300))
     ax = _axes(ax, extent)
     ax.quiver(
         *at.numpy().T, *arrows.T, color=color_of(color), alpha=0.9, angles="xy", scale_units="xy",

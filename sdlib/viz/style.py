@@ -52,6 +52,7 @@ STYLE = {
     "ytick.major.width": 0.8,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "legend.markerscale": 2.5,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
 }

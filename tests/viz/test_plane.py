@@ -61,7 +61,7 @@ def test_field_draws_arrows_of_the_right_direction_and_length():
     assert np.allclose(arrows.V, 0)
     assert np.allclose(np.sign(arrows.U), at[:, 0].sign())
     half, full = arrows.U[np.isclose(at[:, 0], 0.8)][0], arrows.U[np.isclose(at[:, 0], 1.6)][0]
-    assert np.isclose(full, 2 * half) and full < 0.8  # no longer than a cell
+    assert np.isclose(full, 2**0.5 * half) and full < 0.8  # no longer than a cell
 
 
 def test_field_of_zeros_and_of_one_giant():
