@@ -3,14 +3,12 @@
  *
  * State: data (a set of the plane), t (0 ... 999 of DDPM's table), units ("preserving": x, or
  * "exploding": y = x / alpha), fit (in exploding units, whether the window grows with the cloud),
- * path ("walk": LEGS small steps, or "jump": one), origin (color points by where they began), seed.
+ * path ("walk": step by step, or "jump": at once), origin (color points by where they began), seed.
  */
 
+import { ddpm, floorOf, LAST, LEG, Process } from "./forward/process.js";
 import { Surface } from "./lib/canvas.js";
-import { slicedWasserstein } from "./lib/distance.js";
 import { animation, arrows, pointer } from "./lib/interact.js";
-import { Random } from "./lib/rng.js";
-import { schedule } from "./lib/schedule.js";
 import { State } from "./lib/state.js";
 import { button, choice, controls, note, readout, readouts, select, slider, stage, stages, toggle } from "./lib/ui.js";
 
@@ -18,74 +16,20 @@ const SETS = {
   swiss_roll: "Swiss roll", two_moons: "two moons", checkerboard: "checkerboard",
   pinwheel: "pinwheel", rings: "rings", mixture: "mixture",
 };
-const LAST = 999, LEG = 9; // a walk pauses at t = 0, 9, 18 ... 999
 const WINDOW = 3.2, BINS = 48, PEAK = 0.62; // half the window, bars in it, the density at a strip's edge
 const STRIP = 64, RIM = 22; // pixels for the histograms and for the ticks
-const PROJECTIONS = 32, STRIDE = 27; // for the distance; how far apart its curve is computed
 const SECONDS = 9; // of a play from end to end
 const TRAILS = [7, 311, 1204]; // the points that show their paths
 
-const ddpm = schedule("linear");
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** From one noise level to a noisier one: sqrt(kept) x + sqrt(1 - kept) z. */
-function step(x, z, kept) {
-  const a = Math.sqrt(kept), s = Math.sqrt(1 - kept);
-  return x.map((value, k) => a * value + s * z[k]);
-}
-
-/** Clouds at every t, by one jump or by a walk; the same seed makes the same noise. */
-class Process {
-  constructor(points, seed) {
-    this.x0 = Float64Array.from(points);
-    this.random = new Random(seed);
-    this.eps = this.random.normals(this.x0.length);
-    this.gauss = this.random.normals(this.x0.length);
-    this.floor = slicedWasserstein(this.eps, this.gauss, PROJECTIONS);
-    this.curves = { walk: [], jump: [] }; // t, distance, t, distance ...
-  }
-
-  /** One leg of the walk after the other, each from the last. */
-  prepareWalk() {
-    if (this.nodes) return;
-    let x = step(this.x0, this.random.normals(this.x0.length), ddpm.table[0]);
-    this.nodes = [x];
-    this.kicks = [];
-    for (let t = LEG; t <= LAST; t += LEG) {
-      this.kicks.push(this.random.normals(x.length));
-      x = step(x, this.kicks[this.kicks.length - 1], ddpm.table[t] / ddpm.table[t - LEG]);
-      this.nodes.push(x);
-    }
-  }
-
-  /** The cloud in variance preserving units. */
-  at(t, path) {
-    if (path === "jump") return step(this.x0, this.eps, ddpm.table[t]);
-    this.prepareWalk();
-    const leg = Math.floor(t / LEG), start = leg * LEG;
-    if (t === start) return this.nodes[leg];
-    return step(this.nodes[leg], this.kicks[leg], ddpm.table[t] / ddpm.table[start]);
-  }
-
-  distance(x) {
-    return slicedWasserstein(x, this.gauss, PROJECTIONS);
-  }
-
-  /** Adds the next point to the curve of distances; false if there was none left to add. */
-  extendCurve(path) {
-    const curve = this.curves[path], t = curve.length / 2 * STRIDE;
-    if (t > LAST) return false;
-    curve.push(t, this.distance(this.at(t, path)));
-    return true;
-  }
-}
-
 export function render({ model, el }) {
-  const cache = new Map();
+  const cache = new Map(), floor = floorOf(2000);
   let shown = null; // what the canvases paint, made anew from the state after each change
 
   function processOf({ data, seed }) {
     const key = `${data} ${seed}`;
+    if (!cache.has(key) && cache.size > 1) cache.clear();
     if (!cache.has(key)) cache.set(key, new Process(model.get("data")[`points/${data}`], seed));
     return cache.get(key);
   }
@@ -105,7 +49,7 @@ export function render({ model, el }) {
     return {
       t, process, cloud, window, outside, variance, std: zoom,
       alphaBar: ddpm.table[t], alpha: alpha * zoom, sigma: sigma * zoom, ratio: sigma / alpha,
-      distance: process.distance(x),
+      distance: process.toGaussian.of(x),
     };
   }
 
@@ -194,7 +138,7 @@ export function render({ model, el }) {
         surface.dots(sides[1], amber, { alpha: 0.75 });
       } else {
         surface.dots(cloud, noise, { alpha: 0.5 });
-        surface.dots(process.x0.map((value) => alpha * value), data, { radius: 1.1, alpha: 0.8 });
+        surface.dots(process.some.map((value) => alpha * value), data, { radius: 1.2, alpha: 0.85 });
       }
       trails(surface);
     });
@@ -216,8 +160,8 @@ export function render({ model, el }) {
     surface.path(line((s) => 1 - ddpm.table[s]), noise, { width: 2.2 });
     const curve = process.curves[state.now.path], start = curve[1];
     surface.path(curve.map((value, k) => k % 2 ? value / start : value), green, { width: 2.2 });
-    surface.path([0, process.floor / start, LAST, process.floor / start], muted, { width: 1, dash: [3, 4] });
-    surface.text("floor", LAST, process.floor / start, { dx: -4, dy: -9, align: "right", size: 12 });
+    surface.path([0, floor / start, LAST, floor / start], muted, { width: 1, dash: [3, 4] });
+    surface.text("floor", LAST, floor / start, { dx: -4, dy: -9, align: "right", size: 12 });
     surface.path([t, 0, t, 1], ink, { width: 1.2 });
     const marks = [[alphaBar, data], [1 - alphaBar, noise], [Math.min(distance / start, 1.05), green]];
     for (const [value, color] of marks) surface.handle(t, value, color, { radius: 5, active: true });
@@ -319,7 +263,7 @@ export function render({ model, el }) {
   function update(now) {
     shown = compute(now);
     if (!shown.process.curves[now.path].length) shown.process.extendCurve(now.path);
-    const { t, alpha, sigma, ratio, alphaBar, variance, distance, process, outside } = shown;
+    const { t, alpha, sigma, ratio, alphaBar, variance, distance, outside } = shown;
     timeSlider.value = t;
     data.value = now.data;
     units.value = now.units;
@@ -331,7 +275,7 @@ export function render({ model, el }) {
     shares.kept.set(alphaBar);
     shares.noise.set(1 - alphaBar);
     shares.relative.set(distance);
-    shares.floor.set(process.floor);
+    shares.floor.set(floor);
     said.set(outside > 20 ? `${outside} of ${shown.cloud.length / 2} points have left the window. Let it follow them.`
       : "Drag sideways, or press arrow keys on a picture. Space plays.");
     const words = `t = ${t}, sigma over alpha ${fixed(ratio)}, distance to a Gaussian ${distance.toFixed(3)}`;
