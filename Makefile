@@ -52,6 +52,7 @@ $(COLAB)/.stamp: requirements-colab.txt pyproject.toml
 # --- the book ---------------------------------------------------------------------------------------------------
 
 book: $(VENV)/.stamp  ## build the book into _build/html (executes the chapters once, then reads them from a cache)
+	@$(PY) -m sdlib.viz.export >/dev/null
 	@$(PY) tools/notebooks.py cache
 	@$(VENV)/bin/jupyter-book build . -W -n --keep-going --quiet || { rm -rf _build/.doctrees; exit 1; }
 	@echo "The book is in $(HTML)/index.html; make serve opens it with its demos."

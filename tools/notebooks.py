@@ -34,11 +34,12 @@ def chapters() -> list[Path]:
     return sorted((ROOT / "book").glob("*.ipynb"))
 
 
-def execute(nb, where: Path):
+def execute(nb, where: Path, name: str):
     """Run a notebook in place, in the folder it lies in, and return it."""
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
 
-    NotebookClient(
+    client = NotebookClient(
         nb,
         timeout=TIMEOUT,
         kernel_name="python3",
@@ -46,7 +47,11 @@ def execute(nb, where: Path):
         extra_arguments=["--log-level=ERROR"],
         store_widget_state=False,
         record_timing=False,
-    ).execute()
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        sys.exit(f"{name} stops with an error:\n{error}")
     return nb
 
 
@@ -105,7 +110,7 @@ def write(paths: list[Path], run: bool) -> None:
         start = time.perf_counter()
         nb = nbformat.read(path, as_version=4)
         if run:
-            execute(nb, path.parent)
+            execute(nb, path.parent, path.name)
             complain(nb, path)
         nbformat.write(normalize(nb), path)
         if run:
@@ -117,7 +122,8 @@ def fingerprint() -> str:
     seen = hashlib.sha256()
     for folder, pattern in (("sdlib", "*.py"), ("data", "*"), ("assets/demos", "*")):
         for file in sorted((ROOT / folder).rglob(pattern)):
-            if file.is_file() and "__pycache__" not in file.parts:
+            made = {"__pycache__", "posters"} & set(file.parts)
+            if file.is_file() and not made:
                 seen.update(str(file.relative_to(ROOT)).encode())
                 seen.update(file.read_bytes())
     seen.update((ROOT / "requirements.txt").read_bytes())
@@ -148,7 +154,7 @@ def fill_cache(paths: list[Path]) -> None:
     def one(job):
         path, nb = job
         start = time.perf_counter()
-        execute(nb, path.parent)
+        execute(nb, path.parent, path.name)
         return path, nb, time.perf_counter() - start
 
     # kernels are processes of their own; these threads only wait for them

@@ -58,11 +58,19 @@ ICON = re.compile(
 )
 ALWAYS = {"bars", "xmark", "magnifying-glass", "sun", "moon", "circle-half-stroke", "list"}
 
+GLYPH = re.compile(r'(?:\.fa-[a-z0-9-]+::?before,?)+\{content:"[^"]*"\}')
+BRANDS = re.compile(r"@font-face\{[^}]*Font Awesome\\ 6 Brands[^}]*\}")
+
 # What assistive technology is told must contain what is seen (WCAG 2.5.3), and a list must hold items.
 MEND = [
     (re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="Search"'), r"\1"),
     (re.compile(r'(<i class="theme-switch [^>]*?) +title="[^"]*"'), r"\1"),
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    # Figures load when they come near, and keep their place until then and when the window is narrow.
+    (
+        re.compile(r'(<img [^>]*?) style="width: (\d+)px; height: (\d+)px;"'),
+        r'\1 width="\2" height="\3" loading="lazy" decoding="async"',
+    ),
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),  # deprecated, and its parent is a list
 ]
 
@@ -87,6 +95,11 @@ def mend_pages(app, exception):
     script = out / "_static" / "scripts" / "fontawesome.js"
     if script.exists():
         script.write_bytes(ICON.sub(keep, script.read_bytes()).replace(b",}", b"}"))
+    style = out / "_static" / "styles" / "pydata-sphinx-theme.css"
+    if style.exists():
+        # the script draws the icons as pictures; as letters they would come a second time, from fonts
+        text = style.read_text(encoding="utf8")
+        style.write_text(BRANDS.sub("", GLYPH.sub("", text)), encoding="utf8")
 
 
 def setup(app):
