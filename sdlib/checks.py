@@ -10,7 +10,9 @@ def finite(name: str, x: Tensor) -> Tensor:
     """`x`, if all of it is finite; otherwise an error that says how much is not."""
     bad = int((~torch.isfinite(x)).sum())
     if bad:
-        raise ValueError(f"{name} must be finite; {bad} of its {x.numel()} entries are NaN or infinite.")
+        raise ValueError(
+            f"{name} must be finite; {bad} of its {x.numel()} entries are NaN or infinite."
+        )
     return x
 
 

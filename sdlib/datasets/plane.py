@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from sdlib.checks import pick
 
+from sdlib.checks import pick
 
 Draw = Callable[[int, torch.Generator | None], tuple[Tensor, Tensor]]
 
@@ -227,8 +227,10 @@ class GaussianMixture:
         )
         return log_part, away, variance
 
-    def log_prob(self, x: Tensor, alpha: Tensor | float = 1.0, sigma: Tensor | float = 0.0) -> Tensor:
-        """The log-density of noisy points `x [b, d]` at a noise level (a number, or one a point)."""
+    def log_prob(
+        self, x: Tensor, alpha: Tensor | float = 1.0, sigma: Tensor | float = 0.0
+    ) -> Tensor:
+        """The log-density of noisy points `x`, `[b, d]`, at a level (a number, or one a point)."""
         return self._parts(x, alpha, sigma)[0].logsumexp(1)
 
     def score(self, x: Tensor, alpha: Tensor | float = 1.0, sigma: Tensor | float = 0.0) -> Tensor:

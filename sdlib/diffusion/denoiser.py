@@ -64,7 +64,9 @@ class EDMDenoiser:
 
     def __init__(self, network: nn.Module, sigma_data: float = 1.0):
         if not sigma_data > 0:
-            raise ValueError(f"sigma_data is a standard deviation and must be positive; got {sigma_data}.")
+            raise ValueError(
+                f"sigma_data is a standard deviation and must be positive; got {sigma_data}."
+            )
         self.network, self.sigma_data = network, sigma_data
 
     @torch.no_grad()
@@ -93,16 +95,21 @@ class IdealDenoiser:
 
     def __init__(self, data: Tensor):
         if data.ndim < 2 or len(data) == 0:
-            raise ValueError(f"data must be [n, ...] with n of at least 1; got shape {tuple(data.shape)}.")
+            raise ValueError(
+                f"data must be [n, ...] with n of at least 1; got shape {tuple(data.shape)}."
+            )
         self.data = finite("data", state(data))
 
     def __call__(self, x, t, alpha, sigma, cond=None):
         if x.shape[1:] != self.data.shape[1:]:
             raise ValueError(
-                f"x must be [b, {', '.join(map(str, self.data.shape[1:]))}] like the data; got {tuple(x.shape)}."
+                f"x must be [b, ...] with samples of shape {tuple(self.data.shape[1:])} like the data; "
+                f"got {tuple(x.shape)}."
             )
         rows = max(1, self.chunk // len(self.data))
-        alpha, sigma = (torch.as_tensor(v, dtype=torch.float64).expand(len(x)) for v in (alpha, sigma))
+        alpha, sigma = (
+            torch.as_tensor(v, dtype=torch.float64).expand(len(x)) for v in (alpha, sigma)
+        )
         data = self.data.to(x.device).flatten(1)
         parts = [
             self.weights(*part) @ data
@@ -115,5 +122,7 @@ class IdealDenoiser:
         data, x = self.data.to(x.device).flatten(1), state(x).flatten(1)
         alpha, sigma = broadcast(alpha, x), broadcast(sigma, x)
         squares = (x**2).sum(1, keepdim=True) - 2 * alpha * x @ data.T + alpha**2 * (data**2).sum(1)
-        nearer = squares.amin(1, keepdim=True) - squares  # at most 0, so the softmax cannot overflow
+        nearer = (
+            squares.amin(1, keepdim=True) - squares
+        )  # at most 0, so the softmax cannot overflow
         return torch.softmax(nearer / (2 * sigma.clamp(min=1e-150) ** 2), dim=1)  # eq-posterior

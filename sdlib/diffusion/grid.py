@@ -41,7 +41,9 @@ class Grid:
             raise ValueError("a grid needs at least two nodes: one to start from and one to reach.")
         if bool(((self.alpha < 0) | (self.sigma < 0) | (self.alpha + self.sigma == 0)).any()):
             raise ValueError("alpha and sigma of a grid must not be negative, nor both be 0.")
-        angle = torch.atan2(self.sigma, self.alpha).diff()  # noise against signal, safe at both ends
+        angle = torch.atan2(
+            self.sigma, self.alpha
+        ).diff()  # noise against signal, safe at both ends
         if not bool((angle < 0).all() or (angle > 0).all()):
             raise ValueError(
                 "a grid must walk one way: sigma / alpha falls at every step (sampling) "
@@ -53,7 +55,9 @@ class Grid:
 
     def __getitem__(self, nodes: slice) -> "Grid":
         if not isinstance(nodes, slice):
-            raise TypeError("a grid is sliced, as in grid[5:]; its nodes are grid.t, grid.alpha, grid.sigma.")
+            raise TypeError(
+                "a grid is sliced, as in grid[5:]; its nodes are grid.t, grid.alpha, grid.sigma."
+            )
         return Grid(self.t[nodes], self.alpha[nodes], self.sigma[nodes])
 
     def flip(self) -> "Grid":
@@ -74,13 +78,16 @@ class Grid:
 def leading(schedule: Schedule, steps: int) -> Tensor:
     """Every (T // N)-th entry counted from t = 0, then (if the table has room) shifted by one.
 
-    Stable Diffusion v1.5 does this; it never starts at the noisiest time. Lin et al. 2024, table 2, plus the `steps_offset` of 1.
+    Stable Diffusion v1.5 does this; it never starts at the noisiest time (Lin et al. 2024, table 2;
+    the shift is `steps_offset`).
     """
     if schedule.steps is None:
-        raise ValueError('leading spacing counts table entries; a curve takes "trailing" or "linspace".')
+        raise ValueError(
+            'leading spacing counts table entries; a curve takes "trailing" or "linspace".'
+        )
     if steps == 1:
         warnings.warn(
-            'one step with leading spacing starts at t = 1, on almost clean data; use spacing="trailing".',
+            'one leading step starts at t = 1, on almost clean data; use spacing="trailing".',
             stacklevel=3,
         )
     t = torch.arange(steps, dtype=torch.float64).flip(0) * (schedule.steps // steps)
@@ -131,7 +138,7 @@ def zero(schedule: Schedule) -> tuple[float, float, float]:
 
 
 def first(schedule: Schedule) -> tuple[float, float, float]:
-    """End on the schedule's least noisy time; v1.5's own configuration does (`set_alpha_to_one=False`)."""
+    """End on the schedule's least noisy time, as v1.5 does (`set_alpha_to_one=False`)."""
     alpha, sigma = schedule(schedule.t_min)
     return schedule.t_min, float(alpha), float(sigma)
 
@@ -143,7 +150,10 @@ SPACINGS: dict[str, Callable[[Schedule, int], Tensor]] = {
     "karras": karras,
     "uniform_lambda": uniform_lambda,
 }
-ENDINGS: dict[str, Callable[[Schedule], tuple[float, float, float]]] = {"zero": zero, "first": first}
+ENDINGS: dict[str, Callable[[Schedule], tuple[float, float, float]]] = {
+    "zero": zero,
+    "first": first,
+}
 
 
 def make_grid(

@@ -18,14 +18,16 @@ Weighting = Callable[[Parameterization, Tensor, Tensor], Tensor]
 def q_sample(x0: Tensor, eps: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
     """The noisy sample alpha x0 + sigma eps, in one jump (Ho et al. 2020, equation 4)."""
     if eps.shape != x0.shape:
-        raise ValueError(f"eps must have the shape of x0, {tuple(x0.shape)}; got {tuple(eps.shape)}.")
+        raise ValueError(
+            f"eps must have the shape of x0, {tuple(x0.shape)}; got {tuple(eps.shape)}."
+        )
     return broadcast(alpha, x0) * x0 + broadcast(sigma, x0) * eps  # eq-forward
 
 
 def q_sample_iterative(
     x0: Tensor, betas: Tensor, noise: Callable[[Tensor], Tensor] = torch.randn_like
 ) -> Tensor:
-    """The same distribution the long way: one small step for each beta (Ho et al. 2020, equation 2).
+    """The same law the long way: one small step for each beta (Ho et al. 2020, equation 2).
 
     Returns the state after the last of the `betas`, `[k]`, each between 0 and 1.
     """

@@ -66,7 +66,9 @@ PARAMETERIZATIONS: dict[str, Parameterization] = {
     # Ho et al. 2020, equation 14: the noise itself.
     "eps": Parameterization("eps", lambda x0, eps, alpha, sigma: eps, _eps_to_x0),
     # The clean sample itself.
-    "x0": Parameterization("x0", lambda x0, eps, alpha, sigma: x0, lambda out, x, alpha, sigma: out),
+    "x0": Parameterization(
+        "x0", lambda x0, eps, alpha, sigma: x0, lambda out, x, alpha, sigma: out
+    ),
     # Salimans & Ho 2022, section 4: the velocity on the circle.
     "v": Parameterization("v", _v_target, _v_to_x0),
     # Lipman et al. 2023; Liu et al. 2023: the velocity on the straight line.

@@ -1,4 +1,4 @@
-"""Noise schedules: how much of the data is left, and how much noise there is, at time t (Chapter 3).
+"""Noise schedules: how much data is left, and how much noise there is, at time t (Chapter 3).
 
 A `Schedule` maps time to a pair (alpha, sigma), and a noisy sample is
 `x_t = alpha * x0 + sigma * eps`. Two families share the one class:
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from sdlib.checks import pick
 
+from sdlib.checks import pick
 
 # Interpolation in lambda needs finite ends; a table's clean or zero-SNR end is taken as +-30.
 LAMBDA_LIMIT = 30.0
@@ -59,7 +59,9 @@ class Schedule:
 
     def _table(self) -> Tensor:
         if self.table is None:
-            raise ValueError(f"the schedule {self.name!r} is a curve in continuous time: it has no table.")
+            raise ValueError(
+                f"the schedule {self.name!r} is a curve in continuous time: it has no table."
+            )
         return self.table
 
     def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -119,7 +121,9 @@ def from_alpha_bar(name: str, table: Tensor) -> Schedule:
     """
     table = torch.as_tensor(table, dtype=torch.float64)
     if table.ndim != 1 or len(table) < 2:
-        raise ValueError(f"alpha_bar must be a table of at least 2 entries; got shape {tuple(table.shape)}.")
+        raise ValueError(
+            f"alpha_bar must be a table of at least 2 entries; got shape {tuple(table.shape)}."
+        )
     if not bool((table.diff() < 0).all()) or table[0] > 1 or table[-1] < 0:
         raise ValueError("alpha_bar must fall at every step and stay within [0, 1].")
     lam = (0.5 * (table.log() - torch.log1p(-table))).clamp(-LAMBDA_LIMIT, LAMBDA_LIMIT)
@@ -170,7 +174,9 @@ def linear(steps: int | None = 1000, beta_start: float = 1e-4, beta_end: float =
     return _vp_curve("linear", lambda t: torch.exp(-low * t - (high - low) * t**2 / 2))
 
 
-def scaled_linear(steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Schedule:
+def scaled_linear(
+    steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
+) -> Schedule:
     """Stable Diffusion's schedule: the square roots of beta rise linearly (Rombach et al. 2022).
 
     The original code calls this one "linear".
@@ -213,7 +219,10 @@ def sigmoid(
 
 
 def flow() -> Schedule:
-    """The straight line from data to noise: alpha = 1 - t, sigma = t (Lipman et al. 2023; Liu et al. 2023)."""
+    """The straight line from data to noise: alpha = 1 - t, sigma = t.
+
+    Lipman et al. 2023, example II; Liu et al. 2023, equation 1.
+    """
     return Schedule("flow", lambda t: (1 - t, t.clone()))  # eq-flow
 
 
@@ -222,7 +231,9 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     if not 0 < sigma_min < sigma_max:
         raise ValueError(f"need 0 < sigma_min < sigma_max; got {sigma_min} and {sigma_max}.")
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return Schedule("edm", lambda t: (torch.ones_like(t), (low + t * (high - low)) ** rho))  # eq-edm
+    return Schedule(
+        "edm", lambda t: (torch.ones_like(t), (low + t * (high - low)) ** rho)
+    )  # eq-edm
 
 
 def zero_terminal_snr(original: Schedule) -> Schedule:

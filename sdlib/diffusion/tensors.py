@@ -14,12 +14,12 @@ def broadcast(value: Tensor | float, x: Tensor) -> Tensor:
         return value
     if value.shape != x.shape[:1]:
         raise ValueError(
-            f"alpha, sigma and t hold one number, or one a sample (shape {tuple(x.shape[:1])} here); "
+            f"alpha, sigma and t hold one number, or one a sample ({len(x)} here); "
             f"got shape {tuple(value.shape)}."
         )
     return value.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def state(x: Tensor) -> Tensor:
-    """`x` in the precision that samplers keep: float64, or float32 where a device lacks it (MPS)."""
+    """`x` in the precision that samplers keep: float64 (float32 on MPS, which lacks it)."""
     return x.to(torch.float32 if x.device.type == "mps" else torch.float64)

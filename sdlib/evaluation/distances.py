@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from sdlib.checks import finite
 
+from sdlib.checks import finite
 
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,7 +24,7 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def directions(d: int, count: int) -> Tensor:
-    """`count` unit vectors, `[d, count]`: evenly spread in the plane, fixed random ones elsewhere."""
+    """`count` unit vectors, `[d, count]`: evenly spread in the plane, else random but fixed."""
     if d == 2:
         angle = torch.arange(count, dtype=torch.float64) * (math.pi / count)
         return torch.stack([angle.cos(), angle.sin()])

@@ -1,4 +1,4 @@
-"""Networks, each with a frozen config dataclass that says its size (Chapter 1 starts with an MLP)."""
+"""Networks, each with a frozen config dataclass that says its size (from Chapter 1 on)."""
 
 from sdlib.models.mlp import MLP, MLPConfig
 

@@ -30,7 +30,9 @@ class MLPConfig:
 
     def __post_init__(self):
         if min(self.dim, self.width, self.depth, self.frequencies) < 1 or self.classes < 0:
-            raise ValueError(f"sizes of an MLP must be at least 1 (classes at least 0); got {self}.")
+            raise ValueError(
+                f"sizes of an MLP must be at least 1 (classes at least 0); got {self}."
+            )
         if not self.t_max > 0:
             raise ValueError(f"t_max must be positive; got {self.t_max}.")
 
@@ -83,7 +85,7 @@ class MLP(nn.Module):
             return torch.full((len(x),), self.config.classes, device=x.device)
         if cond.shape != x.shape[:1] or cond.min() < 0 or cond.max() > self.config.classes:
             raise ValueError(
-                f"cond must hold a class from 0 to {self.config.classes - 1} for each of the {len(x)} samples "
+                f"cond must hold a class from 0 to {self.config.classes - 1} for each of {len(x)} samples "
                 f"({self.config.classes} for none); got shape {tuple(cond.shape)}."
             )
         return cond.long()

@@ -1,4 +1,4 @@
-"""An average of the weights over the last stretch of training: smoother, and better, than any one."""
+"""An average of the weights over the last stretch of training: better than any one of them."""
 
 import copy
 

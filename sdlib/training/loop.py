@@ -86,14 +86,21 @@ def train(
         TrainingDiverged: at the first loss or gradient that is not finite; the weights stay as
             they were before that step.
     """
-    if steps < 1 or not 0 <= warmup:
-        raise ValueError(f"steps must be at least 1 and warmup at least 0; got {steps} and {warmup}.")
+    if steps < 1 or warmup < 0:
+        raise ValueError(
+            f"steps must be at least 1 and warmup at least 0; got {steps} and {warmup}."
+        )
     warmup = min(warmup, steps - 1)
+    # accelerate chooses the device, shares the work among processes and sets bf16. The steps
+    # themselves are plain torch: accelerate's own look for optional packages at every step, which
+    # takes longer than a small network.
     accelerator = Accelerator()
+    if accelerator.mixed_precision == "fp16":
+        raise ValueError("this loop does not scale losses for fp16; set mixed_precision to bf16.")
+    model = accelerator.prepare(network)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=lr, weight_decay=weight_decay, fused=True
     )
-    model, optimizer = accelerator.prepare(network, optimizer)
     if ema is not None:
         ema.network.to(accelerator.device)
     done = 0
@@ -104,13 +111,16 @@ def train(
     for step in range(done + 1, steps + 1):
         batch = next(batches)
         value = loss(model, batch, generator)
-        if not math.isfinite(value.item()):
+        now = value.item()
+        if not math.isfinite(now):
             raise TrainingDiverged(_where(step, "loss", network, batch))
-        accelerator.backward(value)
-        norm = gradient_norm(network)
+        value.backward()
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
         if not math.isfinite(norm):
             raise TrainingDiverged(_where(step, "gradient", network, batch))
-        accelerator.clip_grad_norm_(network.parameters(), clip)
+        if norm > clip:
+            torch._foreach_mul_(gradients, clip / norm)
         rate = learning_rate(step, steps, lr, warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -121,15 +131,9 @@ def train(
         if checkpoint is not None and (step % save_every == 0 or step == steps):
             _save(Path(checkpoint), step, steps, network, optimizer, ema, generator)
         bar.update()
-        bar.set_postfix(loss=f"{value.item():.4f}", refresh=False)
-        yield TrainStep(step, value.item(), rate, norm)
+        bar.set_postfix(loss=f"{now:.4f}", refresh=False)
+        yield TrainStep(step, now, rate, norm)
     bar.close()
-
-
-def gradient_norm(network: nn.Module) -> float:
-    """The length of all gradients taken as one vector."""
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
 
 
 def _where(step: int, what: str, network: nn.Module, batch: Any) -> str:

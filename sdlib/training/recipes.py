@@ -109,7 +109,7 @@ def run(recipe: Recipe, checkpoint=None, progress: bool = False) -> tuple[MLP, d
 
 
 def distance_at(recipe: Recipe, network: MLP, steps: int, n: int = 10_000, seeds: int = 5) -> float:
-    """How far `n` samples of `steps` DDIM steps are from as many real points: the mean over seeds."""
+    """How far `n` samples of `steps` DDIM steps are from `n` real points: the mean over seeds."""
     levels, denoiser = recipe.make_schedule(), NetworkDenoiser(network, recipe.predicts)
     total = 0.0
     for seed in range(seeds):
@@ -120,7 +120,7 @@ def distance_at(recipe: Recipe, network: MLP, steps: int, n: int = 10_000, seeds
 
 
 def card(recipe: Recipe, network: MLP, n: int = 10_000) -> dict:
-    """What a trained network is and how good: `distance_at` 5, 10, 20 and 50 steps, and its floor."""
+    """What a trained network is and how good: `distance_at` 5 to 50 steps, and its floor."""
     distances = {str(k): round(distance_at(recipe, network, k, n), 4) for k in (5, 10, 20, 50)}
     lowest = floor(sliced_wasserstein, recipe.data, n)
     return {**asdict(recipe), "sliced_wasserstein": distances, "floor": round(lowest, 4), "n": n}

@@ -57,7 +57,8 @@ def test_large_variance_is_beta():
     s = schedule("linear", steps=50)
     denoiser, grid = IdealDenoiser(DATA), make_grid(s, 50)
     small, large = (
-        run(ddpm(denoiser, grid[:2], start(), variance=v, noise=recorded())) for v in ("small", "large")
+        run(ddpm(denoiser, grid[:2], start(), variance=v, noise=recorded()))
+        for v in ("small", "large")
     )
     z = recorded()(start())
     beta, bar, before = s.betas[49], s.alpha_bar[49], s.alpha_bar[48]
@@ -126,10 +127,12 @@ def test_no_noise_is_drawn_for_the_last_step():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_are_the_data(name):
-    """With an exact denoiser and many steps, samples are as far from data as data is from itself."""
+    """With an exact denoiser and many steps, samples are as far from data as data is."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(2000, 2, generator=g)
-    *_, last = SAMPLERS[name](plane.MIXTURE, make_grid(schedule("cosine"), 100), x, noise=recorded())
+    *_, last = SAMPLERS[name](
+        plane.MIXTURE, make_grid(schedule("cosine"), 100), x, noise=recorded()
+    )
     draw = plane.MIXTURE.sample
     away = sum(sliced_wasserstein(last.x, draw(2000, g)) for _ in range(5)) / 5
     assert away < 1.3 * floor(sliced_wasserstein, draw, 2000)
@@ -193,7 +196,14 @@ def test_state_is_float64_around_any_precision():
 
 def test_cond_reaches_the_denoiser():
     seen = []
-    run(ddim(lambda x, t, a, s, cond: (seen.append(cond), 0 * x)[1], make_grid(TABLE, 2), start(), cond=5))
+    run(
+        ddim(
+            lambda x, t, a, s, cond: (seen.append(cond), 0 * x)[1],
+            make_grid(TABLE, 2),
+            start(),
+            cond=5,
+        )
+    )
     assert seen == [5, 5]
 
 

@@ -77,7 +77,9 @@ def test_flow_and_edm():
     alpha, sigma = schedule("edm")(torch.tensor([0.0, 0.5, 1.0]))
     assert alpha.tolist() == [1, 1, 1]
     middle = ((0.002 ** (1 / 7) + 80 ** (1 / 7)) / 2) ** 7
-    torch.testing.assert_close(sigma, torch.tensor([0.002, middle, 80.0]).double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        sigma, torch.tensor([0.002, middle, 80.0]).double(), rtol=1e-6, atol=0
+    )
 
 
 def test_flow_does_not_alias_its_input():

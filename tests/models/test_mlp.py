@@ -13,7 +13,13 @@ from sdlib.models.mlp import time_features
 def test_time_features_are_sines_and_cosines():
     f = time_features(torch.tensor([0.0, 333.0]), 999.0, 2)
     u = 1 / 3
-    row = [u, math.sin(math.pi * u), math.sin(2 * math.pi * u), math.cos(math.pi * u), math.cos(2 * math.pi * u)]
+    row = [
+        u,
+        math.sin(math.pi * u),
+        math.sin(2 * math.pi * u),
+        math.cos(math.pi * u),
+        math.cos(2 * math.pi * u),
+    ]
     torch.testing.assert_close(f, torch.tensor([[0, 0, 0, 1, 1], row]))
 
 

@@ -61,7 +61,9 @@ def compare(ours, scheduler, steps, last=True, **options):
     "spacing, steps",
     [("leading", n) for n in COUNTS] + [("trailing", n) for n in COUNTS if 1000 % n == 0],
 )
-@pytest.mark.parametrize("predicts, name", [("eps", "epsilon"), ("v", "v_prediction"), ("x0", "sample")])
+@pytest.mark.parametrize(
+    "predicts, name", [("eps", "epsilon"), ("v", "v_prediction"), ("x0", "sample")]
+)
 def test_ddim(steps, spacing, predicts, name):
     reference = diffusers.DDIMScheduler(
         1000,

@@ -1,4 +1,4 @@
-"""Samplers that look at one node at a time: DDPM and DDIM (Chapter 1; Chapters 7 and 8 derive them)."""
+"""Samplers that look at one node at a time: DDPM and DDIM (Chapter 1)."""
 
 from collections.abc import Iterator
 from typing import Any
