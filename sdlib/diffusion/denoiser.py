@@ -103,8 +103,8 @@ class IdealDenoiser:
     def __call__(self, x, t, alpha, sigma, cond=None):
         if x.shape[1:] != self.data.shape[1:]:
             raise ValueError(
-                f"x must be [b, ...] with samples of shape {tuple(self.data.shape[1:])} like the data; "
-                f"got {tuple(x.shape)}."
+                f"samples must have the shape of the data, {tuple(self.data.shape[1:])}; "
+                f"got x of {tuple(x.shape)}."
             )
         rows = max(1, self.chunk // len(self.data))
         alpha, sigma = (

@@ -85,7 +85,8 @@ class MLP(nn.Module):
             return torch.full((len(x),), self.config.classes, device=x.device)
         if cond.shape != x.shape[:1] or cond.min() < 0 or cond.max() > self.config.classes:
             raise ValueError(
-                f"cond must hold a class from 0 to {self.config.classes - 1} for each of {len(x)} samples "
-                f"({self.config.classes} for none); got shape {tuple(cond.shape)}."
+                f"cond must hold a class for each of {len(x)} samples, from 0 to "
+                f"{self.config.classes - 1}, or {self.config.classes} for none; "
+                f"got shape {tuple(cond.shape)}."
             )
         return cond.long()

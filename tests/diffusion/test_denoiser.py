@@ -68,7 +68,7 @@ def test_ideal_refuses_bad_data():
         IdealDenoiser(torch.tensor([[0.0, float("nan")]]))
     with pytest.raises(ValueError, match="data must be"):
         IdealDenoiser(torch.zeros(3))
-    with pytest.raises(ValueError, match="like the data"):
+    with pytest.raises(ValueError, match="shape of the data"):
         IdealDenoiser(torch.zeros(3, 2))(torch.zeros(4, 3), 0, 1.0, 1.0)
 
 
