@@ -84,14 +84,20 @@ export class MLP {
     }));
   }
 
-  /** Random weights as torch draws them for nn.Linear: uniform within 1 / sqrt(inputs). */
-  initialize(random) {
+  /**
+   * Random weights as torch draws them for nn.Linear: uniform within 1 / sqrt(inputs). With a `gain`
+   * the columns that see the point are that much larger: layers then bend within the drawing from
+   * the start, and a short run learns far more.
+   */
+  initialize(random, { gain = 1 } = {}) {
     for (const [name, values] of Object.entries(this.weight)) {
       const fan = name.startsWith("first") ? this.inputs : this.config.width;
       const bound = 1 / Math.sqrt(fan);
       const draw = name.startsWith("label") ? () => random.normal() : () => bound * (2 * random.uniform() - 1);
       for (let k = 0; k < values.length; k++) values[k] = draw();
     }
+    const first = this.weight["first.weight"];
+    for (let k = 0; k < first.length; k++) if (k % this.inputs < this.config.dim) first[k] *= gain;
     return this;
   }
 

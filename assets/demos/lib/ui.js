@@ -81,6 +81,7 @@ export function button(parent, { label, onClick, primary = false, title }) {
     element,
     set label(next) { if (element.textContent !== next) element.textContent = next; },
     set disabled(next) { element.disabled = next; },
+    set primary(next) { element.classList.toggle("sd-primary", next); },
   };
 }
 
