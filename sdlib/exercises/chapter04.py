@@ -23,16 +23,14 @@ register(
             "You divided by sigma: the exponents hold squared distances over 2 sigma squared.": (
                 lambda x, alpha, sigma: torch.tanh(alpha * x / sigma)
             ),
-            "A factor of 2 is off: the squares (x - alpha)^2 and (x + alpha)^2 differ by 4 alpha x, so the "
-            "weights have the ratio exp(2 alpha x / sigma^2), and tanh(z) is (e^z - e^-z) / (e^z + e^-z).": (
-                lambda x, alpha, sigma: torch.tanh(alpha * x / (2 * sigma**2))
-            ),
-            "That is the nearest point, the best guess as sigma goes to 0 only; with noise, both points count.": (
-                lambda x, alpha, sigma: torch.sign(x)
-            ),
-            "That is the probability of the point +1. The guess is an average of -1 and +1: w+ minus w-.": (
-                lambda x, alpha, sigma: torch.sigmoid(2 * alpha * x / sigma**2)
-            ),
+            "A factor of 2 is off: the squares (x - alpha)^2 and (x + alpha)^2 differ by 4 alpha "
+            "x, so the "
+            "weights have the ratio exp(2 alpha x / sigma^2), and tanh(z) is (e^z - e^-z) / (e^z "
+            "+ e^-z).": (lambda x, alpha, sigma: torch.tanh(alpha * x / (2 * sigma**2))),
+            "That is the nearest point, the best guess as sigma goes to 0 only; with noise, both "
+            "points count.": (lambda x, alpha, sigma: torch.sign(x)),
+            "That is the probability of the point +1. The guess is an average of -1 and +1: w+ "
+            "minus w-.": (lambda x, alpha, sigma: torch.sigmoid(2 * alpha * x / sigma**2)),
         },
     )
 )
@@ -55,9 +53,8 @@ register(
             "alpha is missing: the hill that x climbs stands at alpha x0, not at x0.": (
                 lambda x, x0, alpha, sigma: (x0 - x) / sigma**2
             ),
-            "You divided by sigma: that is minus the noise in x. The score is that over sigma once more.": (
-                lambda x, x0, alpha, sigma: (alpha * x0 - x) / sigma
-            ),
+            "You divided by sigma: that is minus the noise in x. The score is that over sigma "
+            "once more.": (lambda x, x0, alpha, sigma: (alpha * x0 - x) / sigma),
             "That is the noise in x. The score is minus that, over sigma.": (
                 lambda x, x0, alpha, sigma: (x - alpha * x0) / sigma
             ),
@@ -73,7 +70,14 @@ register(
 def _weights_cases(g):
     squares = 4 * torch.rand(5, 8, generator=g, dtype=torch.float64)
     far = torch.tensor([[1e6, 1e6 + 1, 2e6], [0.0, 0.0, 1e9]], dtype=torch.float64)
-    return [(squares, 1.0), (squares, 0.3), (squares, 1e-3), (squares, 1e4), (far, 1.0), (far, 1e-3)]
+    return [
+        (squares, 1.0),
+        (squares, 0.3),
+        (squares, 1e-3),
+        (squares, 1e4),
+        (far, 1.0),
+        (far, 1e-3),
+    ]
 
 
 def _shifted(squares):
@@ -86,10 +90,13 @@ register(
         cases=_weights_cases,
         reference=lambda squares, sigma: torch.softmax(_shifted(squares) / (2 * sigma**2), 1),
         mistakes={
-            "Rows must sum to 1, but the far ones sum to 0: a small number in the denominator (or 0 for "
-            "NaN) stops the NaN and loses the answer. Subtract the smallest square of each row before the exponential.": (
+            "Rows must sum to 1, but the far ones sum to 0: a small number in the denominator "
+            "(or 0 for "
+            "NaN) stops the NaN and loses the answer. Subtract the smallest square of each row "
+            "before the exponential.": (
                 lambda squares, sigma: (
-                    (w := torch.exp(-squares / (2 * sigma**2))) / w.sum(1, keepdim=True).clamp(min=1e-12)
+                    (w := torch.exp(-squares / (2 * sigma**2)))
+                    / w.sum(1, keepdim=True).clamp(min=1e-12)
                 )
             ),
             "The factor 2 is missing: a Gaussian's exponent is the square over 2 sigma squared.": (
@@ -138,23 +145,26 @@ register(
             mean + _gain(std, alpha, sigma) * (x - alpha * mean)
         ),
         mistakes={
-            "The noisy cloud is centered at alpha times the mean: compare x with that, not with the mean.": (
+            "The noisy cloud is centered at alpha times the mean: compare x with that, not with "
+            "the mean.": (
                 lambda x, mean, std, alpha, sigma: mean + _gain(std, alpha, sigma) * (x - mean)
             ),
-            "alpha is missing in front: the gain is alpha s^2 / (alpha^2 s^2 + sigma^2), since x holds alpha x0.": (
+            "alpha is missing in front: the gain is alpha s^2 / (alpha^2 s^2 + sigma^2), since x "
+            "holds alpha x0.": (
                 lambda x, mean, std, alpha, sigma: (
                     mean + std**2 / (alpha**2 * std**2 + sigma**2) * (x - alpha * mean)
                 )
             ),
-            "You used standard deviations where variances belong: squares add, standard deviations do not.": (
+            "You used standard deviations where variances belong: squares add, standard "
+            "deviations do not.": (
                 lambda x, mean, std, alpha, sigma: (
                     mean + alpha * std / (alpha * std + sigma) * (x - alpha * mean)
                 )
             ),
-            "That forgets where the data is: the guess shrinks toward 0 and should shrink toward the mean.": (
-                lambda x, mean, std, alpha, sigma: _gain(std, alpha, sigma) * x
-            ),
-            "That stays at alpha times the mean when the noise is large: it estimates alpha x0, not x0.": (
+            "That forgets where the data is: the guess shrinks toward 0 and should shrink toward "
+            "the mean.": (lambda x, mean, std, alpha, sigma: _gain(std, alpha, sigma) * x),
+            "That stays at alpha times the mean when the noise is large: it estimates alpha x0, "
+            "not x0.": (
                 lambda x, mean, std, alpha, sigma: (
                     alpha * mean + alpha * _gain(std, alpha, sigma) * (x - alpha * mean)
                 )
@@ -179,17 +189,22 @@ register(
             "That is the entropy itself; its exponential is a number of points.": (
                 lambda weights: -torch.xlogy(weights, weights).sum(1)
             ),
-            "The sign is turned: the entropy is minus the sum of w log w, so your number is one over the right one.": (
+            "The sign is turned: the entropy is minus the sum of w log w, so your number is one "
+            "over the right one.": (
                 lambda weights: torch.exp(torch.xlogy(weights, weights).sum(1))
             ),
-            "One over the sum of squares is another effective number (the one of importance sampling); "
-            "here it is the exponential of the entropy.": lambda weights: 1 / weights.square().sum(1),
-            "You mixed bases: an entropy in bits needs 2 to its power, one in nats (the natural logarithm) needs e.": (
-                lambda weights: torch.exp(-torch.xlogy(weights, weights).sum(1) / torch.log(torch.tensor(2.0)))
+            "One over the sum of squares is another effective number (the one of importance "
+            "sampling); "
+            "here it is the exponential of the "
+            "entropy.": lambda weights: 1 / weights.square().sum(1),
+            "You mixed bases: an entropy in bits needs 2 to its power, one in nats (the natural "
+            "logarithm) needs e.": (
+                lambda weights: torch.exp(
+                    -torch.xlogy(weights, weights).sum(1) / torch.log(torch.tensor(2.0))
+                )
             ),
-            "That counts the weights above 0, however small: a weight of a millionth is then a whole point.": (
-                lambda weights: (weights > 0).sum(1)
-            ),
+            "That counts the weights above 0, however small: a weight of a millionth is then a "
+            "whole point.": (lambda weights: (weights > 0).sum(1)),
         },
     )
 )
