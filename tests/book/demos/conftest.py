@@ -1,64 +1,23 @@
 """A bare page over assets/ in a real Chromium: demos are tested without a built book."""
 
-import html
 import json
 import math
 import urllib.parse
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 import torch
 from playwright.sync_api import Page, sync_playwright
 
 from sdlib.files import asset_path
-from sdlib.viz.export import payload
+from tests.book.demos.server import serve
 from tools.chromium import FLAGS, installed
-
-PAGE = """<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>demo</title>
-<link rel="icon" href="data:,"><link rel="stylesheet" href="/css/book.css">
-<body style="margin: 0; background: var(--sd-paper); font-family: sans-serif"><main style="max-width: 47rem; margin: auto">
-<h1 hidden>A demo</h1>{body}</main><script type="module" src="/demos/mount.js"></script>"""
-
-
-class Handler(SimpleHTTPRequestHandler):
-    """Files of assets/, data files made on the fly, and a page for `/page?demo=...&state=...`."""
-
-    def do_GET(self):
-        address = urllib.parse.urlparse(self.path)
-        query = dict(urllib.parse.parse_qsl(address.query))
-        if address.path == "/page":
-            state, demo = html.escape(query.get("state", "{}")), query.get("demo")
-            div = f'<div class="sd-demo" data-demo="{demo}" data-state="{state}"></div>'
-            body = PAGE.format(theme=query.get("theme", "light"), body=div if demo else "")
-            self.answer(body, "text/html")
-        elif address.path.startswith("/demos/data/"):
-            file = address.path.removeprefix("/demos/data/").removesuffix(".json")
-            self.answer(json.dumps(payload(file)), "application/json")
-        else:
-            super().do_GET()
-
-    def answer(self, text: str, kind: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8")
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture(scope="session")
 def site():
     """The address of a server over assets/."""
-    folder = str(asset_path("demos").parent)
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *args: Handler(*args, directory=folder)
-    )
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with serve() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")  # not the session: one process can hold one playwright at a time
