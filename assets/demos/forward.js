@@ -17,9 +17,9 @@ const SETS = {
   pinwheel: "pinwheel", rings: "rings", mixture: "mixture",
 };
 const WINDOW = 3.2, BINS = 48, PEAK = 0.62; // half the window, bars in it, the density at a strip's edge
-const STRIP = 64, RIM = 22; // pixels for the histograms and for the ticks
+const STRIP = 58, MARGIN = [70, STRIP, 26, 38]; // pixels for the histograms, and around the square
 const SECONDS = 9; // of a play from end to end
-const TRAILS = [7, 311, 1204]; // the points that show their paths
+const TRAILS = [7, 311, 1204], REACH = 40; // the points that show their paths, and how many legs of them
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
@@ -105,9 +105,9 @@ export function render({ model, el }) {
 
   function trails(surface) {
     const { process, t, cloud } = shown, exploding = state.now.units === "exploding";
-    const times = Array.from({ length: Math.floor(t / LEG) + 1 }, (_, i) => i * LEG);
+    const times = Array.from({ length: Math.floor(t / LEG) + 1 }, (_, i) => i * LEG).slice(-REACH);
     for (const i of TRAILS) {
-      const line = [process.x0[2 * i], process.x0[2 * i + 1]];
+      const line = times[0] === 0 ? [process.x0[2 * i], process.x0[2 * i + 1]] : [];
       for (const s of times) {
         const unit = exploding ? 1 / Math.sqrt(ddpm.table[s]) : 1;
         for (const axis of [0, 1]) {
@@ -119,7 +119,7 @@ export function render({ model, el }) {
       }
       line.push(cloud[2 * i], cloud[2 * i + 1]);
       surface.path(line, surface.colors.paper, { width: 3, alpha: 0.6 });
-      surface.path(line, surface.colors.ink, { width: 1.1, alpha: 0.85 });
+      surface.path(line, surface.colors.ink, { width: 1.1, alpha: 0.8 });
       surface.handle(cloud[2 * i], cloud[2 * i + 1], surface.colors.ink, { radius: 3.5 });
     }
   }
@@ -161,7 +161,7 @@ export function render({ model, el }) {
     const curve = process.curves[state.now.path], start = curve[1];
     surface.path(curve.map((value, k) => k % 2 ? value / start : value), green, { width: 2.2 });
     surface.path([0, floor / start, LAST, floor / start], muted, { width: 1, dash: [3, 4] });
-    surface.text("floor", LAST, floor / start, { dx: -4, dy: -9, align: "right", size: 12 });
+    surface.text("floor", 0, floor / start, { dx: 6, dy: 10, align: "left", size: 12 });
     surface.path([t, 0, t, 1], ink, { width: 1.2 });
     const marks = [[alphaBar, data], [1 - alphaBar, noise], [Math.min(distance / start, 1.05), green]];
     for (const [value, color] of marks) surface.handle(t, value, color, { radius: 5, active: true });
@@ -172,7 +172,7 @@ export function render({ model, el }) {
   const row = stages(el);
   const left = stage(row, "The cloud αx₀ + σε, with αx₀ in blue");
   const surface = new Surface(left, {
-    label: "", draw: (s) => shown && drawCloud(s), interactive: true, margin: [STRIP, STRIP, RIM, RIM],
+    label: "", draw: (s) => shown && drawCloud(s), interactive: true, margin: MARGIN,
   });
   const said = note(left);
   const second = stage(row, "What is left, over time");
@@ -182,10 +182,10 @@ export function render({ model, el }) {
   });
   const key = readouts(second);
   const shares = {
-    kept: readout(key, { key: "kept", label: "data's share", color: "data" }),
-    noise: readout(key, { key: "noise", label: "noise's share", color: "noise" }),
+    kept: readout(key, { key: "kept", label: "data", color: "data" }),
+    noise: readout(key, { key: "noise", label: "noise", color: "noise" }),
     relative: readout(key, { key: "distance", label: "distance to a Gaussian", color: "model" }),
-    floor: readout(key, { key: "floor", label: "its floor" }),
+    floor: readout(key, { key: "floor", label: "floor" }),
   };
   const numbers = readouts(el);
   const fixed = (value) => value.toFixed(value >= 100 ? 1 : 3);
@@ -276,8 +276,8 @@ export function render({ model, el }) {
     shares.noise.set(1 - alphaBar);
     shares.relative.set(distance);
     shares.floor.set(floor);
-    said.set(outside > 20 ? `${outside} of ${shown.cloud.length / 2} points have left the window. Let it follow them.`
-      : "Drag sideways, or press arrow keys on a picture. Space plays.");
+    said.set(outside > 20 ? `${outside} of ${shown.cloud.length / 2} points have left the window.`
+      : "Drag sideways, or use the arrow keys; Space plays.");
     const words = `t = ${t}, sigma over alpha ${fixed(ratio)}, distance to a Gaussian ${distance.toFixed(3)}`;
     surface.label = `${SETS[now.data]} under noise: ${words}. Arrow keys change the time, Space plays.`;
     time.label = `Shares of data and noise over time, and the distance to a Gaussian: ${words}. Arrow keys change the time.`;
@@ -288,6 +288,7 @@ export function render({ model, el }) {
 
   const state = new State(model, update);
   update(state.now);
+  el.demo = { get busy() { return waiting !== 0; } }; // the curve of distances still grows
 
   return () => {
     cancelAnimationFrame(waiting);

@@ -38,8 +38,10 @@ register(
         mistakes={
             "You added the kicks and forgot that each step also shrinks what is there: that is the "
             "exploding process.": _variance_with(lambda beta: 1.0),
-            "You shrank the variance by (1 - beta) squared. The step multiplies x by sqrt(1 - beta), "
-            "so its variance is multiplied by 1 - beta.": _variance_with(lambda beta: (1 - beta) ** 2),
+            "You shrank the variance by (1 - beta) squared. The step multiplies x by "
+            "sqrt(1 - beta), so its variance is multiplied by 1 - beta.": _variance_with(
+                lambda beta: (1 - beta) ** 2
+            ),
             "You shrank the variance by sqrt(1 - beta). That is the factor on x; a factor enters a "
             "variance squared.": _variance_with(lambda beta: (1 - beta).sqrt()),
             "That is only the variance of the noise, 1 - alpha_bar: add what is left of the data, "
@@ -64,8 +66,10 @@ register(
             ),
             "You subtracted: alpha does not fall by beta / 2 at each step, it is multiplied by "
             "sqrt(1 - beta), so it falls ever more slowly.": lambda beta: math.ceil(1 / beta),
-            "You used 1 - beta = exp(-beta). That holds in the limit of small steps; here beta may be "
-            "large, so take the logarithm of 1 - beta.": lambda beta: math.ceil(2 * math.log(2) / beta),
+            "You used 1 - beta = exp(-beta). That holds in the limit of small steps; here beta "
+            "may be large, so take the logarithm of 1 - beta.": lambda beta: math.ceil(
+                2 * math.log(2) / beta
+            ),
         },
     )
 )
@@ -91,8 +95,8 @@ register(
             "add only what is missing to a variance of 1 - alpha_bar_t.": (
                 lambda x, z, a, b: (b / a) ** 0.5 * x + (1 - b) ** 0.5 * z
             ),
-            "You added the difference of the two variances, but the noise in x_s shrinks on the way: "
-            "more than the difference is missing.": (
+            "You added the difference of the two variances, but the noise in x_s shrinks on the "
+            "way: more than the difference is missing.": (
                 lambda x, z, a, b: (b / a) ** 0.5 * x + (a - b) ** 0.5 * z
             ),
             "You used ratios of variances as factors on x and z. Factors are their square roots.": (
@@ -121,8 +125,8 @@ register(
         ],
         reference=lambda betas: (1 / _alpha_bar(betas) - 1).sqrt(),
         mistakes={
-            "You summed the betas as they are. In the units of y each kick is magnified: its variance "
-            "is beta / alpha_bar.": lambda betas: betas.cumsum(0).sqrt(),
+            "You summed the betas as they are. In the units of y each kick is magnified: its "
+            "variance is beta / alpha_bar.": lambda betas: betas.cumsum(0).sqrt(),
             "That is the variance of the noise in y; the noise level is its square root.": (
                 lambda betas: 1 / _alpha_bar(betas) - 1
             ),
