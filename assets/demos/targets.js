@@ -248,7 +248,7 @@ export function render({ model, el }) {
     plot.redraw();
     return next < TIMES.length;
   });
-  el.demo = { measured, get ready() { return next >= TIMES.length; } };
+  el.demo = { measured, get busy() { return next < TIMES.length; } };
 
   update(state.now);
   measure.play();

@@ -34,7 +34,9 @@ def test_readouts_equal_python(show, js_random, state):
     demo = show("targets", **state)
     name, t = state["target"], state["t"]
     p, (alpha, sigma) = parameterization(name), schedule("cosine")(t)
-    x0 = torch.tensor(payload("points/swiss_roll")[: 2 * POINTS], dtype=torch.float64).reshape(-1, 2)
+    x0 = torch.tensor(payload("points/swiss_roll")[: 2 * POINTS], dtype=torch.float64).reshape(
+        -1, 2
+    )
     x = q_sample(x0, js_random(SEED).normals(2 * POINTS), alpha, sigma)
     guess = NetworkDenoiser(load_trained(f"predict_{name}")[0], name)(x, t, alpha, sigma)
     error = (guess - best_denoiser()(x, t, alpha, sigma)).square().mean().item()
@@ -45,7 +47,9 @@ def test_readouts_equal_python(show, js_random, state):
     assert demo.number("factor") == pytest.approx(factor.item(), rel=6e-3, abs=6e-4)
     in_noise = factor * (alpha / sigma) ** 2
     assert demo.number("factor_eps") == pytest.approx(in_noise.item(), rel=6e-3, abs=6e-4)
-    assert demo.number("error") == pytest.approx(error, rel=1e-2)  # weights are rounded for the page
+    assert demo.number("error") == pytest.approx(
+        error, rel=1e-2
+    )  # weights are rounded for the page
 
 
 def test_drag_and_keys_move_the_sample(show):
@@ -77,7 +81,7 @@ def test_the_switch_changes_target_and_picture(show):
 
 def test_the_curves_are_measured_without_the_reader(show):
     demo = show("targets")
-    demo.page.wait_for_function("document.querySelector('.sd-demo').demo.ready", timeout=60_000)
+    demo.page.wait_for_function("!document.querySelector('.sd-demo').demo.busy", timeout=60_000)
     known = demo.evaluate("el => [...el.demo.measured.known.keys()].length")
     assert known > 50
 
