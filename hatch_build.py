@@ -1,4 +1,4 @@
-"""Puts what run time needs of data/ and assets/ into the wheel; an editable install reads the folders themselves."""
+"""Puts what run time needs of data/ and assets/ into the wheel (a checkout has the folders)."""
 
 from pathlib import Path
 

@@ -1,9 +1,10 @@
 """How the chapters are compared when nbval runs them again (pytest --nbval book/*.ipynb).
 
-Text is compared exactly. A number may differ by one part in a thousand or by two units of its last printed
-place (0.002 where three decimals are printed), because machines round differently; an integer may not differ at
-all. In a cell tagged `loose`, which holds what comes out of training, numbers may differ by a tenth.
-Images, HTML, widgets and stderr are not compared: the committed chapters do not hold them.
+Text is compared exactly. A number may differ by one part in a thousand or by two units of its last
+printed place (0.002 where three decimals are printed), because machines round differently; an
+integer may not differ at all. In a cell tagged `loose`, which holds what comes out of training,
+numbers may differ by a tenth. Images, HTML, widgets and stderr are not compared: the committed
+chapters do not hold them.
 """
 
 import math
@@ -51,7 +52,9 @@ class Output(str):
     __hash__ = str.__hash__
 
     def __eq__(self, other):
-        words = [" ".join(NUMBER.sub("#", text).replace("#", " # ").split()) for text in (self, other)]
+        words = [
+            " ".join(NUMBER.sub("#", text).replace("#", " # ").split()) for text in (self, other)
+        ]
         if words[0] != words[1]:
             return False
         pairs = zip(NUMBER.findall(self), NUMBER.findall(other), strict=True)

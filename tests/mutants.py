@@ -1,9 +1,10 @@
-"""Change each line that computes a labelled equation, and see whether the package's own tests notice.
+"""Change each line that computes a labelled equation, and see whether the tests notice.
 
-    python tests/mutants.py            prints one JSON line for each labelled line: was the change noticed?
+    python tests/mutants.py [labels]     one JSON line for each labelled line; status 0: unnoticed
 
-A mutant is a copy of the package in which the labelled expression is multiplied by 1.01. It is tested in a
-forked child of a process that has torch and pytest loaded, two at a time, up to the first failure.
+A mutant is a copy of the package in which the labelled expression is multiplied by 1.01. It is
+tested in a forked child of a process that has torch and pytest loaded, two at a time, up to the
+first failure.
 """
 
 import ast
@@ -19,18 +20,22 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from equations import Line, lines  # noqa: E402
 
-TESTS = ["tests/diffusion", "tests/datasets", "tests/models"]
+TESTS = ["tests/diffusion", "tests/datasets", "tests/models", "tests/evaluation"]
 LIMIT = 240  # seconds for one mutant
 FACTOR = "1.01"
 
 
 def target(tree: ast.AST, number: int) -> ast.expr:
-    """The expression that line `number` computes: what it returns or assigns, or the body of its lambda."""
+    """The expression that line `number` computes: what it returns or assigns, or the body of its
+    lambda.
+    """
     spans = [
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.stmt)
-        and not isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.If, ast.For, ast.With, ast.While))
+        and not isinstance(
+            node, (ast.FunctionDef, ast.ClassDef, ast.If, ast.For, ast.With, ast.While)
+        )
         and node.lineno <= number <= node.end_lineno
     ]
     if not spans:
@@ -57,8 +62,17 @@ def target(tree: ast.AST, number: int) -> ast.expr:
             return value
 
 
-def mutate(source: str, number: int) -> str:
+def first_operand(node: ast.expr) -> ast.expr:
+    """The left operand of the innermost first sum, product or power in an expression."""
+    sums = [n for n in ast.walk(node) if isinstance(n, ast.BinOp)]
+    return sums[-1].left if sums else node
+
+
+def mutate(source: str, number: int, inner: bool = False) -> str:
+    """Multiply what line `number` computes (or, if `inner`, the first operand in it) by FACTOR."""
     node = target(ast.parse(source), number)
+    if inner:
+        node = first_operand(node)
     rows = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
 
     def offset(line: int, column: int) -> int:
@@ -67,7 +81,8 @@ def mutate(source: str, number: int) -> str:
     text = source.encode()
     start = offset(node.lineno, node.col_offset)
     end = offset(node.end_lineno, node.end_col_offset)
-    return (text[:start] + f"({FACTOR} * (".encode() + text[start:end] + b"))" + text[end:]).decode()
+    changed = f"({FACTOR} * (".encode() + text[start:end] + b"))"
+    return (text[:start] + changed + text[end:]).decode()
 
 
 def copy_of_the_project(folder: Path) -> None:
@@ -78,20 +93,15 @@ def copy_of_the_project(folder: Path) -> None:
             (folder / name).symlink_to(ROOT / name)
 
 
-def suite(file: str | None) -> list[str]:
-    """The tests to run, those of the changed module first."""
-    folders = [t for t in TESTS if (ROOT / t).is_dir()]
-    if file is None:
-        return folders
-    stem = Path(file).stem
-    near = [p for t in folders for p in (ROOT / t).rglob(f"test*{stem}*.py")]
-    home = [t for t in folders if Path(t).name == Path(file).parts[1]]
-    first = [str(p.relative_to(ROOT)) for p in near] + home
-    return first + [t for t in folders if t not in first]
+def near(file: str) -> list[str]:
+    """The tests that carry the changed module's name, or its folder's."""
+    names = {Path(file).stem, Path(file).parent.name}
+    tests = [p for t in TESTS for p in sorted((ROOT / t).rglob("test_*.py"))]
+    return [p.relative_to(ROOT).as_posix() for p in tests if p.stem.removeprefix("test_") in names]
 
 
-def child(folder: Path, file: str | None) -> None:
-    """In a forked child: run the tests against the copy in `folder`, and end with pytest's status."""
+def child(folder: Path, tests: list[str]) -> None:
+    """In a forked child: run tests against the copy in `folder`, and end with pytest's status."""
     signal.alarm(LIMIT)
     with open(folder / "log", "w") as log:
         os.dup2(log.fileno(), 1)
@@ -100,10 +110,22 @@ def child(folder: Path, file: str | None) -> None:
     sys.path[:] = [str(folder)] + [p for p in sys.path if Path(p or ".").resolve() != ROOT]
     import pytest
 
-    flags = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", f"--rootdir={folder}"]
-    status = pytest.main([*flags, *suite(file)])
+    flags = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:warnings"]
+    status = pytest.main([*flags, f"--rootdir={folder}", *tests])
     sys.stdout.flush()
     os._exit(int(status))
+
+
+def attempts(job: Line | None) -> list[tuple[bool, list[str]]]:
+    """What to try, until a test notices: (inner mutation?, tests), the cheapest first.
+
+    A constant factor may cancel (a schedule divides by its value at 0), so a change that nobody
+    noticed is followed by one inside the expression.
+    """
+    if job is None:
+        return [(False, TESTS)]
+    close = [(False, near(job.file))] if near(job.file) else []
+    return [*close, (False, TESTS), (True, TESTS)]
 
 
 def run(jobs: list[Line | None], side_by_side: int = 2):
@@ -116,26 +138,32 @@ def run(jobs: list[Line | None], side_by_side: int = 2):
     torch.set_num_threads(1)
     sys.dont_write_bytecode = True
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a second or two for each child
-    waiting, running = list(jobs), {}
+    waiting = [(job, attempts(job)) for job in jobs]
+    running = {}
     with tempfile.TemporaryDirectory() as top:
         while waiting or running:
             while waiting and len(running) < side_by_side:
-                job = waiting.pop(0)
-                folder = Path(top) / f"{len(jobs) - len(waiting)}"
-                folder.mkdir()
+                job, (attempt, *rest) = waiting.pop(0)
+                inner, tests = attempt
+                folder = Path(tempfile.mkdtemp(dir=top))
                 copy_of_the_project(folder)
                 if job is not None:
                     path = folder / job.file
-                    path.write_text(mutate(path.read_text(encoding="utf8"), job.number), "utf8")
+                    source = path.read_text(encoding="utf8")
+                    path.write_text(mutate(source, job.number, inner), encoding="utf8")
                 pid = os.fork()
                 if pid == 0:
-                    child(folder, job.file if job else None)
-                running[pid] = job, folder
+                    child(folder, tests)
+                running[pid] = job, rest, folder
             pid, status = os.wait()
-            job, folder = running.pop(pid)
+            job, rest, folder = running.pop(pid)
+            status = os.waitstatus_to_exitcode(status)
             words = (folder / "log").read_text(errors="replace").strip().splitlines()
-            yield job, os.waitstatus_to_exitcode(status), "\n".join(words[-12:])
             shutil.rmtree(folder, ignore_errors=True)
+            if job is not None and status == 0 and rest:
+                waiting.insert(0, (job, rest))
+            else:
+                yield job, status, "\n".join(words[-12:])
 
 
 if __name__ == "__main__":

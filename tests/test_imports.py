@@ -74,7 +74,15 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_import_sdlib_is_light():
-    heavy = {"matplotlib", "IPython", "transformers", "accelerate", "diffusers", "ipywidgets", "anywidget"}
+    heavy = {
+        "matplotlib",
+        "IPython",
+        "transformers",
+        "accelerate",
+        "diffusers",
+        "ipywidgets",
+        "anywidget",
+    }
     assert not heavy & loaded_by("import sdlib")
     assert not heavy & loaded_by("import sdlib.diffusion, sdlib.models, sdlib.datasets")
 

@@ -1,7 +1,8 @@
 """The wheel stands alone: built, installed into a clean environment, and used from another folder.
 
-The environment is new and holds the wheel and nothing of this checkout. What the wheel depends on is lent to it
-from the environment that runs the tests, through a .pth file: torch alone would take minutes to install.
+The environment is new and holds the wheel and nothing of this checkout. What the wheel depends on
+is lent to it from the environment that runs the tests, through a .pth file: torch alone would take
+minutes to install.
 """
 
 import os
@@ -42,11 +43,15 @@ def python(wheel, tmp_path_factory):
     home = tmp_path_factory.mktemp("clean") / "env"
     run([sys.executable, "-m", "venv", home, "--without-pip"], ROOT)
     python = home / "bin" / "python"
-    site = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], home).strip())
-    # a .pth file adds this folder after the environment's own, and does not read the .pth files in it,
-    # so an editable sdlib there stays unseen
+    site = Path(
+        run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], home).strip()
+    )
+    # a .pth file adds this folder after the environment's own, and does not read the .pth files in
+    # it, so an editable sdlib there stays unseen
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    zipfile.ZipFile(wheel).extractall(site)  # all that installing a pure wheel does to the library
+    run(
+        [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", wheel], home
+    )
     return python
 
 
@@ -65,7 +70,9 @@ def test_the_wheel_holds_what_run_time_needs(wheel):
 
 
 def test_it_is_the_wheel_that_is_imported(python, elsewhere):
-    program = "import sdlib, sdlib.files; print(sdlib.__file__, sdlib.files.data_path('swiss_roll.json'))"
+    program = (
+        "import sdlib, sdlib.files; print(sdlib.__file__, sdlib.files.data_path('swiss_roll.json'))"
+    )
     module, data = run([python, "-c", program], elsewhere).split()
     home = str(python.parent.parent)
     assert module.startswith(home) and data.startswith(home)
@@ -96,7 +103,9 @@ def test_a_demo_shows(python, elsewhere):
 
 @pytest.mark.skipif(not CHAPTERS, reason="no chapter yet")
 def test_a_chapter_runs(python, elsewhere):
-    """The first chapter, in a kernel of the clean environment, from a folder that is not the checkout."""
+    """The first chapter, in a kernel of the clean environment, from a folder that is not the
+    checkout.
+    """
     program = textwrap.dedent(
         f"""
         import nbformat, sys
@@ -108,6 +117,7 @@ def test_a_chapter_runs(python, elsewhere):
         print(nb.cells[0].outputs[0].text)
         """
     )
-    # python3 is the kernel of whoever starts it: of this interpreter, not of one that the machine may name so
+    # python3 is the kernel of whoever starts it: of this interpreter, not of one that the machine
+    # may name so
     said = run([python, "-c", program], elsewhere)
     assert said.strip().startswith(str(python.parent.parent))

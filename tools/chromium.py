@@ -1,4 +1,4 @@
-"""Find a Chromium for the tests of the built pages, or install one; say what to do if neither works."""
+"""Find a Chromium for the tests of the pages, or install one; if neither works, say what to do."""
 
 import functools
 import os
@@ -14,7 +14,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu"]
 def installed() -> str | None:
     """The path of a Chromium on this machine: the system's first, then playwright's own."""
     for name in NAMES:
-        path = shutil.which(name)  # some systems have a stand-in that only says what to install: ask it
+        # some systems have a stand-in that only says what to install: ask it
+        path = shutil.which(name)
         if path and not subprocess.run([path, "--version"], capture_output=True).returncode:
             return path
     from playwright.sync_api import sync_playwright
@@ -49,10 +50,13 @@ def ensure() -> str | None:
     return installed()
 
 
+NEITHER = """\
+The pages are tested in a real Chromium, and none could be found or installed. Install one
+  Debian, Ubuntu:  apt-get install chromium
+  macOS:           brew install --cask chromium
+  anywhere:        .venv/bin/python -m playwright install --with-deps chromium
+and run make test again."""
+
 if __name__ == "__main__":
     if not ensure():
-        sys.exit(
-            "The pages are tested in a real Chromium, and none could be found or installed.\n"
-            "Install one (Debian, Ubuntu: apt-get install chromium; macOS: brew install --cask chromium;\n"
-            "anywhere: .venv/bin/python -m playwright install --with-deps chromium) and run make test again."
-        )
+        sys.exit(NEITHER)

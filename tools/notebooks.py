@@ -4,9 +4,9 @@
     python tools/notebooks.py strip [files]    normalize only, without executing
     python tools/notebooks.py cache [files]    execute into the cache that the book is built from
 
-Committed chapters hold text outputs and execution counts, and no images, HTML or widget state: those are
-made again for the page. `cache` runs two chapters side by side, and forgets what it holds when the
-package that the chapters call has changed.
+Committed chapters hold text outputs and execution counts, and no images, HTML or widget state:
+those are made again for the page. `cache` runs two chapters side by side, and forgets what it holds
+when the package that the chapters call has changed.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def normalize(nb):
 
 
 def complain(nb, path: Path) -> None:
-    """Repeat what a chapter said on stderr if it looks like a warning: the page does not show it."""
+    """Repeat the warnings of a chapter: the page does not show them."""
     for cell in nb.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":
@@ -118,7 +118,7 @@ def write(paths: list[Path], run: bool) -> None:
 
 
 def fingerprint() -> str:
-    """A hash of everything a chapter's outputs depend on, besides the chapter and the environment."""
+    """A hash of what a chapter's outputs depend on besides the chapter."""
     seen = hashlib.sha256()
     for folder, pattern in (("sdlib", "*.py"), ("data", "*"), ("assets/demos", "*")):
         for file in sorted((ROOT / folder).rglob(pattern)):

@@ -1,7 +1,8 @@
 """Find the equations of the chapters and the lines of sdlib that compute them.
 
-A chapter labels an equation as `$$ ... $$ (eq-name)`; the line that computes it ends with the comment
-`# eq-name`, or follows a line that holds nothing but that comment. No Sphinx here: the tests read this too.
+A chapter labels an equation as `$$ ... $$ (eq-name)`; the line that computes it ends with the
+comment `# eq-name`, or follows a line that holds nothing but that comment. No Sphinx here: the
+tests read this too.
 """
 
 import io
@@ -13,7 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LABEL = re.compile(r"\beq-[a-z0-9]+(?:-[a-z0-9]+)*\b")
-LABELLED = re.compile(r"\$\$(?P<tex>(?:(?!\$\$).)+)\$\$[ \t]*\((?P<label>eq-[a-z0-9-]+)\)", re.DOTALL)
+LABELLED = re.compile(
+    r"\$\$(?P<tex>(?:(?!\$\$).)+)\$\$[ \t]*\((?P<label>eq-[a-z0-9-]+)\)", re.DOTALL
+)
 TITLE = re.compile(r"^# +(.+)$", re.MULTILINE)
 
 

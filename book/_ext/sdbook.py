@@ -1,4 +1,4 @@
-"""What this book needs of Sphinx beyond Jupyter Book: the index of equations, and pages that stand alone."""
+"""What the book needs beyond Jupyter Book: an index of equations, and pages that stand alone."""
 
 import re
 import sys
@@ -22,7 +22,8 @@ class EquationIndex(SphinxDirective):
         address, branch = options["repository_url"], options["repository_branch"]
 
         def link(line):
-            return f"[`{line.file}:{line.number}`]({address}/blob/{branch}/{line.file}#L{line.number})"
+            where = f"{line.file}#L{line.number}"
+            return f"[`{line.file}:{line.number}`]({address}/blob/{branch}/{where})"
 
         in_toc = set(self.env.found_docs)
         labelled = [e for e in eq.equations() if f"book/{e.chapter}" in in_toc]
@@ -50,9 +51,10 @@ class EquationIndex(SphinxDirective):
         return box.children
 
 
-# --- pages, after Sphinx has written them --------------------------------------------------------------------------
+# --- pages, after Sphinx has written them ---------------------------------------------------------
 
-# The theme brings all of FontAwesome (1.5 MB of script) for some twenty icons: name -> [width, height, aliases, code, path].
+# The theme brings all of FontAwesome (1.5 MB of script) for some twenty icons: name -> [width,
+# height, aliases, code, path].
 ICON = re.compile(
     rb'"?([a-z0-9-]+)"?:\[\d+,\d+,\[([^\]]*)\],"[0-9a-f]*",(?:"[^"]*"|\[[^\]]*\])\],?'
 )
@@ -61,17 +63,19 @@ ALWAYS = {"bars", "xmark", "magnifying-glass", "sun", "moon", "circle-half-strok
 GLYPH = re.compile(r'(?:\.fa-[a-z0-9-]+::?before,?)+\{content:"[^"]*"\}')
 BRANDS = re.compile(r"@font-face\{[^}]*Font Awesome\\ 6 Brands[^}]*\}")
 
-# What assistive technology is told must contain what is seen (WCAG 2.5.3), and a list must hold items.
+# What assistive technology is told must contain what is seen (WCAG 2.5.3), and a list must hold
+# items.
 MEND = [
     (re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="Search"'), r"\1"),
     (re.compile(r'(<i class="theme-switch [^>]*?) +title="[^"]*"'), r"\1"),
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
-    # Figures load when they come near, and keep their place until then and when the window is narrow.
+    # Figures load when they come near, and keep their place until then and when the window is
+    # narrow.
     (
         re.compile(r'(<img [^>]*?) style="width: (\d+)px; height: (\d+)px;"'),
         r'\1 width="\2" height="\3" loading="lazy" decoding="async"',
     ),
-    (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),  # deprecated, and its parent is a list
+    (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
 ]
 
 
@@ -97,7 +101,8 @@ def mend_pages(app, exception):
         script.write_bytes(ICON.sub(keep, script.read_bytes()).replace(b",}", b"}"))
     style = out / "_static" / "styles" / "pydata-sphinx-theme.css"
     if style.exists():
-        # the script draws the icons as pictures; as letters they would come a second time, from fonts
+        # the script draws the icons as pictures; as letters they would come a second time, from
+        # fonts
         text = style.read_text(encoding="utf8")
         style.write_text(BRANDS.sub("", GLYPH.sub("", text)), encoding="utf8")
 
@@ -105,5 +110,6 @@ def mend_pages(app, exception):
 def setup(app):
     app.add_directive("equation-index", EquationIndex)
     app.connect("build-finished", mend_pages)
-    app.add_config_value("comments_config", {}, "env")  # Jupyter Book sets it for an extension we leave out
+    # Jupyter Book sets this for an extension that we leave out
+    app.add_config_value("comments_config", {}, "env")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

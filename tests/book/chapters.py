@@ -1,4 +1,4 @@
-"""What the tests of the book share: where the chapters are, the one address, and a server for the built pages."""
+"""What the tests of the book share: the chapters, the one address, a server for the pages."""
 
 import functools
 import http.server
@@ -45,7 +45,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def serve(folder: Path) -> tuple[http.server.ThreadingHTTPServer, str]:
-    """A server on the loopback address, and its address. Call shutdown() on the server when done."""
+    """A server on the loopback address, and its address; the caller shuts it down."""
     handler = functools.partial(_Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

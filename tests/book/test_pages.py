@@ -1,4 +1,4 @@
-"""The built pages in a real Chromium: alone with themselves, without errors, for every reader, and alive."""
+"""The built pages in a real Chromium: no other host, no error, for every reader, and alive."""
 
 import re
 from html.parser import HTMLParser
@@ -38,7 +38,7 @@ def browser():
 
 
 def installed_path():
-    """tools.chromium asks playwright itself, and two of them cannot run in one process: ask elsewhere."""
+    """Asked in a process of its own: tools.chromium starts a playwright, and one is running here."""
     import subprocess
     import sys
 
@@ -96,7 +96,7 @@ class Visit:
         return self.page.query_selector_all(".sd-demo")
 
 
-# --- a page and the rest of the world -------------------------------------------------------------------------------
+# --- a page and the rest of the world -------------------------------------------------------------
 
 
 @each_page
@@ -147,7 +147,7 @@ def test_nothing_jumps_when_demos_mount(browser, site, page):
         assert abs(after - before) <= 0.02 * before, f"the page grew from {before} to {after} px"
 
 
-# --- demos --------------------------------------------------------------------------------------------------------
+# --- demos ----------------------------------------------------------------------------------------
 
 
 SNAPSHOT = """e => [...e.querySelectorAll('canvas')].map(c => {
@@ -212,7 +212,7 @@ def test_opened_from_disk_the_poster_says_what_to_do(browser, page):
         assert "make serve" in demo.inner_text()
 
 
-# --- what is written in the files ------------------------------------------------------------------------------------
+# --- what is written in the files -----------------------------------------------------------------
 
 
 class Reader(HTMLParser):
