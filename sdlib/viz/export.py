@@ -1,4 +1,4 @@
-"""What the page's demos load: trained networks and points, as JSON with rounded numbers (Chapter 1).
+"""What the page's demos load: trained networks and points, as JSON with short numbers (Chapter 1).
 
 `python -m sdlib.viz.export` writes every file that some demo's card names into assets/demos/data
 (`make book` runs it first). In a kernel `demo()` asks `payload` for the same objects instead.

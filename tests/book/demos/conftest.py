@@ -49,7 +49,8 @@ class Shown:
 
     def settle(self) -> None:
         """Wait for two frames: whatever was asked for is on the screen."""
-        self.page.evaluate("new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))")
+        frame = "await new Promise(requestAnimationFrame);"
+        self.page.evaluate(f"(async () => {{ {frame} {frame} }})()")
 
     def text(self, key: str) -> str:
         return self.element.locator(f'[data-readout="{key}"]').inner_text()
@@ -106,7 +107,8 @@ def show(browser, site):
         page = context.new_page()
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith((site, "data:", "blob:")) else wrong.append(r.url))
+        here = (site, "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(here) else wrong.append(r.url))
         query = {"state": json.dumps(state), "theme": "dark" if dark else "light"}
         if name:
             query["demo"] = name
@@ -137,8 +139,8 @@ def library(browser, site):
     def run(function: str, argument=None):
         return page.evaluate(
             f"""async ({{paths, argument}}) => {{
-              const modules = await Promise.all(paths.map((path) => import(`/demos/lib/${{path}}`)));
-              const lib = Object.assign({{}}, ...modules);
+              const modules = paths.map((path) => import(`/demos/lib/${{path}}`));
+              const lib = Object.assign({{}}, ...await Promise.all(modules));
               const value = await ({function})(lib, argument);
               return JSON.parse(JSON.stringify(value ?? null, (key, item) =>
                 ArrayBuffer.isView(item) ? Array.from(item) : item));

@@ -14,7 +14,8 @@ from sdlib.viz.export import payload
 PAGE = """<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>demo</title>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="/css/book.css">
-<body style="margin: 0; background: var(--sd-paper); font-family: sans-serif"><main style="max-width: 47rem; margin: auto">
+<body style="margin: 0; background: var(--sd-paper); font-family: sans-serif">
+<main style="max-width: 47rem; margin: auto">
 <h1 hidden>A demo</h1>{body}</main><script type="module" src="/demos/mount.js"></script>"""
 
 
@@ -49,9 +50,7 @@ class Handler(SimpleHTTPRequestHandler):
 def serve() -> Iterator[str]:
     """The server's address, for as long as the block runs."""
     folder = str(asset_path("demos").parent)
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *args: Handler(*args, directory=folder)
-    )
+    server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: Handler(*args, directory=folder))
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

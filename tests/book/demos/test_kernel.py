@@ -8,7 +8,7 @@ from sdlib.viz import demos
 
 RENDER = """async ({esm, traits}) => {
   const url = URL.createObjectURL(new Blob([esm], {type: "text/javascript"}));
-  const [{ default: widget }, { Model }] = await Promise.all([import(url), import("/demos/mount.js")]);
+  const { default: widget } = await import(url), { Model } = await import("/demos/mount.js");
   const el = document.createElement("div");
   document.querySelector("main").append(el);
   el.model = new Model(traits);
