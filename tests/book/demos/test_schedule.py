@@ -123,3 +123,15 @@ def test_presets_and_play(show):
 def test_fits(show, width, dark):
     demo = show("schedule", width=width, dark=dark)
     assert demo.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_what_the_chapter_says_about_it(show):
+    """The numbers in the paragraph below the demo in chapter 3."""
+    demo = show("schedule")
+    assert demo.text("error") == "0.054"
+    demo.set(bend=[0, 0.3, 0, 0, 0])
+    assert demo.number("error") < 0.04
+    demo.set(preset="scaled_linear", bend=[0, 0, 0, 0, 0], data="off", steps=60)
+    assert demo.text("error") == "0.051"
+    demo.set(bend=[3, 0, 0, 0, -3])
+    assert demo.number("error") < 0.026
