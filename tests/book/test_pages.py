@@ -38,7 +38,7 @@ def browser():
 
 
 def installed_path():
-    """Asked in a process of its own: tools.chromium starts a playwright, and one is running here."""
+    """Asked in another process: tools.chromium starts a playwright, and one is running here."""
     import subprocess
     import sys
 
