@@ -246,7 +246,7 @@ export function render({ model, el }) {
     }
     Object.assign(curve, { x: [0, steps], y: [lowest, 1.1] });
     curve.axes({ x: [0, steps / 2, steps], y: [lowest, 1], format: (tick) => tick.toLocaleString("en") });
-    curve.text("loss", 0, 1.1, { dx: 8, dy: 8, align: "left", size: 12 });
+    curve.text("loss", steps, 1.1, { dx: -8, dy: 8, align: "right", size: 12 });
     if (line.length) curve.path(line, colors.ink, { width: 1.75 });
   }
 
