@@ -7,6 +7,7 @@ import torch
 
 from sdlib.datasets import plane
 from sdlib.datasets.plane import MIXTURE, GaussianMixture
+from sdlib.diffusion import ddim, make_grid, schedule, zero_terminal_snr
 
 
 def gen(seed=0):
@@ -171,3 +172,19 @@ def test_bad_mixtures_are_refused():
         GaussianMixture(torch.zeros(2, 2), torch.tensor([1.0, 0.0]))
     with pytest.raises(ValueError, match="weights must"):
         GaussianMixture(torch.zeros(2, 2), torch.ones(2), torch.tensor([1.0, -1.0]))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-17, 1e-9])
+def test_pure_noise_gives_the_mean_of_the_whole(alpha):
+    x = torch.randn(7, 2, generator=gen(), dtype=torch.float64)
+    mean = (ODD.weights @ ODD.means).expand(7, 2)
+    torch.testing.assert_close(ODD(x, 1.0, alpha, 1.0), mean)
+    mixed = ODD(x, 1.0, torch.tensor([alpha] * 6 + [1.0]), torch.tensor([1.0] * 6 + [1e-3]))
+    torch.testing.assert_close(mixed[:6], mean[:6])
+    assert not torch.allclose(mixed[6], mean[6])
+
+
+@pytest.mark.parametrize("levels", [schedule("flow"), zero_terminal_snr(schedule("scaled_linear"))])
+def test_sampling_from_pure_noise_is_finite(levels):
+    *_, last = ddim(ODD, make_grid(levels, 10), torch.randn(7, 2, generator=gen()))
+    assert torch.isfinite(last.x).all()
