@@ -141,7 +141,8 @@ def _difference(got: Any, want: Any, tolerance: float) -> str | None:
     if got.shape != want.shape:
         return f"expected shape {tuple(want.shape)}; got {tuple(got.shape)}."
     away = (got - want).abs() / want.abs().clamp(min=1)
-    away = torch.where(got == want, 0.0, away).nan_to_num(nan=math.inf)
+    equal = (got == want) | (got.isnan() & want.isnan())  # NaN is what some mistakes give
+    away = torch.where(equal, 0.0, away).nan_to_num(nan=math.inf)
     if away.numel() == 0 or away.max() <= tolerance:
         return None
     worst = int(away.argmax())
