@@ -86,6 +86,12 @@ def test_slices_and_flips():
         g[3]
 
 
+@pytest.mark.parametrize("spacing", ["linspace", "karras", "uniform_lambda"])
+def test_an_ending_among_the_nodes_is_not_doubled(spacing):
+    g = make_grid(TABLE, 8, spacing, "first")
+    assert len(g) == 7 and float(g.lam.diff().min()) > 0.1
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, None])
 def test_bad_step_counts_are_refused(steps):
     with pytest.raises(ValueError, match="from 1 to 1000"):

@@ -90,7 +90,8 @@ export function makeGrid(schedule, steps, spacing = "trailing", ending = "zero")
   const last = ENDINGS[ending](schedule);
   let t = Array.from(SPACINGS[spacing](schedule, steps));
   const { alpha, sigma } = schedule.at(t[t.length - 1]);
-  if (t.length > 1 && sigma * last.alpha <= last.sigma * alpha) t = t.slice(0, -1);
+  // The same level up to rounding, since some spacings find t by bisection.
+  if (t.length > 1 && sigma * last.alpha <= (1 + 1e-9) * last.sigma * alpha) t = t.slice(0, -1);
   const nodes = [...t.map((value) => ({ t: value, ...schedule.at(value) })), last];
   const column = (key) => Float64Array.from(nodes, (node) => node[key]);
   return new Grid(column("t"), column("alpha"), column("sigma"));
