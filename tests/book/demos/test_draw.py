@@ -172,31 +172,42 @@ def test_training_in_the_page_is_as_good_as_pytorch(show):
 
 
 def test_thirty_frames_a_second_with_2000_particles(show):
-    """A step of the sampler and its picture take less than a thirtieth of a second."""
+    """A call of the network, a step of the sampler and its picture fit into a thirtieth second.
+
+    Counted in processor time of the page's thread, so that other work on the machine does not.
+    """
     demo = show("draw", preset="heart", steps=20, particles=2000, train=True)
     wait(demo)
-    timed = """async (el) => {
+    walk = """async (el) => {
       const { networkDenoiser, ddim } = await import("/demos/lib/diffusion.js");
       const { makeGrid } = await import("/demos/lib/grid.js");
       const { schedule } = await import("/demos/lib/schedule.js");
       const { Random } = await import("/demos/lib/rng.js");
-      const walk = ddim(networkDenoiser(el.demo.run.trainer.ema.network, "v"),
-        makeGrid(schedule("cosine"), 40), new Random(0).normals(4000));
-      const costs = [];
-      for (let i = 0; i < 40; i++) {
+      const denoiser = networkDenoiser(el.demo.run.trainer.ema.network, "v");
+      const grid = makeGrid(schedule("cosine"), 40), x = new Random(0).normals(4000);
+      let frames = 0;
+      for (const step of ddim(denoiser, grid, x)) {
+        el.demo.paint(step.x, frames++ / 40);
         await new Promise(requestAnimationFrame);
-        const start = performance.now(), step = walk.next().value;
-        el.demo.paint(step.x, i / 40);
-        costs.push(performance.now() - start);
       }
-      return costs.sort((a, b) => a - b)[20];
+      return frames;
     }"""
+    session = demo.page.context.new_cdp_session(demo.page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def busy() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
+
     costs = []
-    for _ in range(8):  # other work on the machine may come between
-        costs.append(demo.evaluate(timed))
-        if costs[-1] < 1000 / 30:
-            return
-    raise AssertionError(f"a frame takes {costs} milliseconds")
+    for _ in range(5):
+        before = busy()
+        frames = demo.evaluate(walk)
+        costs.append((busy() - before) / frames)
+        if costs[-1] < 1 / 30:
+            break
+    print(f"a frame of 2,000 particles: {1000 * costs[-1]:.1f} ms")
+    assert costs[-1] < 1 / 30, f"a frame takes {costs} seconds"
 
 
 def test_drawing_with_the_pointer(show):
