@@ -111,12 +111,9 @@ class Demo(anywidget.AnyWidget):
         return f"demo({self._name!r}{given})"
 
     def _repr_mimebundle_(self, **kwargs):
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {
-            "text/plain": repr(self),
-            "text/html": static_html(self._name, self._given),
-            "application/vnd.jupyter.widget-view+json": view,
-        }
+        data, metadata = super()._repr_mimebundle_(**kwargs)  # Colab reads the metadata
+        page = static_html(self._name, self._given)
+        return {**data, "text/plain": repr(self), "text/html": page}, metadata
 
 
 def demo(name: str, **state) -> Demo:

@@ -23,12 +23,12 @@ def test_state_goes_both_ways():
 
 def test_what_it_shows_is_stable():
     d = viz.demo("draw", seed=3)
-    bundle = d._repr_mimebundle_()
+    bundle, _ = d._repr_mimebundle_()
     assert bundle["text/plain"] == repr(d) == "demo('draw', seed=3)"
     view = bundle["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == d.model_id
     page = bundle["text/html"]
-    assert page == viz.demo("draw", seed=3)._repr_mimebundle_()["text/html"]
+    assert page == viz.demo("draw", seed=3)._repr_mimebundle_()[0]["text/html"]
     assert 'data-demo="draw"' in page and "make serve" in page
     state = re.search(r'data-state="([^"]*)"', page).group(1)
     assert json.loads(html.unescape(state)) == {"seed": 3}
