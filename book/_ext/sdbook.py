@@ -1,5 +1,7 @@
 """What the book needs beyond Jupyter Book: an index of equations, and pages that stand alone."""
 
+import base64
+import hashlib
 import re
 import sys
 from itertools import groupby
@@ -79,6 +81,27 @@ MEND = [
 ]
 
 
+# What only the page of search results runs; the index of words grows with the book.
+SEARCH = re.compile(
+    r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>'
+)
+INLINE = re.compile(r'<img ([^>]*?)src="data:image/(png|gif|webp|jpeg);base64,([^"]{20000,})"')
+
+
+def move_out(page: Path, out: Path, text: str) -> str:
+    """Large pictures that stand in a page as text become files, which load when they come near."""
+
+    def file(match):
+        content = base64.b64decode(match[3])
+        name = f"{hashlib.sha256(content).hexdigest()[:24]}.{match[2]}"
+        (out / "_images").mkdir(exist_ok=True)
+        (out / "_images" / name).write_bytes(content)
+        up = "../" * (len(page.relative_to(out).parts) - 1)
+        return f'<img {match[1]}loading="lazy" src="{up}_images/{name}"'
+
+    return INLINE.sub(file, text)
+
+
 def mend_pages(app, exception):
     if exception or app.builder.name != "html":
         return
@@ -88,6 +111,9 @@ def mend_pages(app, exception):
         text = mended = page.read_text(encoding="utf8")
         for pattern, new in MEND:
             mended = pattern.sub(new, mended)
+        mended = move_out(page, out, mended)
+        if page.name != "search.html":
+            mended = SEARCH.sub("", mended)
         if mended != text:
             page.write_text(mended, encoding="utf8")
         used |= set(re.findall(r"\bfa-([a-z0-9-]+)", text))

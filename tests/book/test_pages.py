@@ -92,7 +92,7 @@ class Visit:
         """Bring every demo near the viewport, and wait until it is there."""
         for demo in self.page.query_selector_all(".sd-demo"):
             demo.scroll_into_view_if_needed()
-            self.page.wait_for_function("e => e.model !== undefined", arg=demo, timeout=20_000)
+            self.page.wait_for_function("e => e.model !== undefined", arg=demo, timeout=60_000)
         return self.page.query_selector_all(".sd-demo")
 
 
