@@ -20,6 +20,7 @@ import { button, controls, note, readout, readouts, select, slider, stage, stage
 const BATCH = 256;
 const RATE = 0.01;
 const GAIN = 8; // of the first weights: see MLP.initialize
+const SIZE = new MLP().parameters.length.toLocaleString("en");
 const NODES = 30; // sampling steps
 const PREVIEW = 500; // particles shown while training
 const FLOORS = 4; // pairs of real clouds whose distance is the floor
@@ -262,7 +263,7 @@ export function render({ model, el }) {
     train.disabled = !drawing.length;
     for (const control of [time, play, again]) control.disabled = !run?.trajectory;
     if (!drawing.length) words.set("Draw a line on the left, or choose a shape.");
-    else if (!asked) words.set("A network of 9,666 numbers, all random. Press Train: it learns on this page, from your drawing alone.");
+    else if (!asked) words.set(`A network of ${SIZE} numbers, all random. Press Train: it learns on this page, from your drawing alone.`);
     else if (losses.length < steps) words.set("It learns to guess the drawing behind the noise. Each new cloud is sampled from the network as it stands.");
     else if (run.trajectory) words.set("Move the slider: the same network takes every particle from noise to your drawing. A distance of 1 floor is as close as a second sample of the drawing itself.");
     curve.redraw();

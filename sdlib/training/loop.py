@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -68,7 +69,8 @@ def train(
 
     Args:
         network: moved to the device that `accelerate` chooses.
-        batches: an iterator of batches (a tensor, or whatever `loss` takes).
+        batches: an iterator of batches (a tensor, or tensors in tuples, lists and dicts); each is
+            moved to the network's device.
         loss: `(network, batch, generator)` -> the scalar to minimize.
         steps: how many updates in all.
         generator: the source of all randomness, on the CPU: hand the same one to `batches`. Its
@@ -109,7 +111,7 @@ def train(
     model.train()
     bar = tqdm(total=steps, initial=done, disable=not progress, unit="step")
     for step in range(done + 1, steps + 1):
-        batch = next(batches)
+        batch = send_to_device(next(batches), accelerator.device)
         value = loss(model, batch, generator)
         now = value.item()
         if not math.isfinite(now):

@@ -19,8 +19,9 @@ from sdlib.diffusion import (
 )
 from sdlib.evaluation import sliced_wasserstein
 from sdlib.models import MLP, MLPConfig
-from sdlib.training import EMA
+from sdlib.training import EMA, load_trained
 from sdlib.training.loop import learning_rate
+from sdlib.viz.export import payload
 
 CURVES = ("linear", "cosine", "sigmoid")
 KINDS = [(name, "table") for name in SCHEDULES if name not in ("flow", "edm")]
@@ -169,6 +170,32 @@ def test_network_forward(library, classes, depth, n, simd):
         near(got[0], network(x, t, cond), 1e-8)
         near(got[1], network(x, 314.5), 1e-8)
     assert got[2] == to_json(network)["weights"]
+
+
+def test_the_shipped_network_as_the_page_loads_it(library):
+    """Rounded as exported, the weights give PyTorch's outputs and DDIM samples in JavaScript too."""
+    sent = payload("network/swiss_roll")
+    network, recipe = load_trained("swiss_roll")
+    exact = network.double().state_dict()
+    for key, values in sent["weights"].items():
+        near(values, exact[key].flatten(), 1e-4, 1e-4)
+        exact[key].copy_(torch.tensor(values, dtype=torch.float64).reshape(exact[key].shape))
+    x, levels = cloud(50), recipe.make_schedule()
+    got = library(
+        """(lib, {sent, x}) => {
+          const net = lib.MLP.fromJSON(sent), levels = lib.schedule(sent.schedule, sent.schedule_options);
+          const denoiser = lib.networkDenoiser(net, sent.predicts), grid = lib.makeGrid(levels, 20);
+          x = Float64Array.from(x);
+          let last;
+          for (const step of lib.ddim(denoiser, grid, x)) last = step;
+          return [net.forward(x, 500), last.x];
+        }""",
+        {"sent": sent, "x": x.flatten().tolist()},
+    )
+    with torch.no_grad():
+        near(got[0], network(x, 500))
+    *_, last = ddim(NetworkDenoiser(network, recipe.predicts), make_grid(levels, 20), x)
+    near(got[1], last.x)
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddim-eta", "ddpm-small", "ddpm-large"])
