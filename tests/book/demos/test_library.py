@@ -173,7 +173,7 @@ def test_network_forward(library, classes, depth, n, simd):
 
 
 def test_the_shipped_network_as_the_page_loads_it(library):
-    """Rounded as exported, the weights give PyTorch's outputs and DDIM samples in JavaScript too."""
+    """Rounded as exported, the weights give PyTorch's outputs and DDIM samples in JavaScript."""
     sent = payload("network/swiss_roll")
     network, recipe = load_trained("swiss_roll")
     exact = network.double().state_dict()
@@ -183,7 +183,8 @@ def test_the_shipped_network_as_the_page_loads_it(library):
     x, levels = cloud(50), recipe.make_schedule()
     got = library(
         """(lib, {sent, x}) => {
-          const net = lib.MLP.fromJSON(sent), levels = lib.schedule(sent.schedule, sent.schedule_options);
+          const net = lib.MLP.fromJSON(sent);
+          const levels = lib.schedule(sent.schedule, sent.schedule_options);
           const denoiser = lib.networkDenoiser(net, sent.predicts), grid = lib.makeGrid(levels, 20);
           x = Float64Array.from(x);
           let last;
