@@ -33,15 +33,25 @@ class Denoiser(Protocol):
     ) -> Tensor: ...
 
 
-def _times(t: Tensor | float, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """One time for each sample, `[b]`, as networks take them."""
-    return torch.as_tensor(t, dtype=dtype).to(x.device).expand(len(x))
+def _at(cond: Any, device: torch.device) -> Any:
+    """A condition (None, a tensor, or a dict of tensors) on a device."""
+    if isinstance(cond, dict):
+        return {key: _at(value, device) for key, value in cond.items()}
+    return cond.to(device) if isinstance(cond, Tensor) else cond
+
+
+def _ask(network: nn.Module, x: Tensor, t: Tensor | float, cond: Any) -> Tensor:
+    """A network's answer to `x` at times `t`, one or `[b]`, on its device and in its precision."""
+    like = next(network.parameters())
+    x = x.to(like)
+    return network(x, broadcast(t, x).reshape(-1).expand(len(x)), _at(cond, like.device))
 
 
 class NetworkDenoiser:
     """A network `net(x, t, cond)` and what it predicts, as a denoiser.
 
-    The network runs in its own precision; the conversion to x0 runs in the precision of `x`.
+    The network runs on its own device and in its own precision; the conversion to x0 runs in the
+    precision of `x`, where `x` is.
     """
 
     def __init__(self, network: nn.Module, predicts: str | Parameterization = "eps"):
@@ -50,8 +60,7 @@ class NetworkDenoiser:
 
     @torch.no_grad()
     def __call__(self, x, t, alpha, sigma, cond=None):
-        dtype = next(self.network.parameters()).dtype
-        out = self.network(x.to(dtype), _times(t, x, dtype), cond).to(x.dtype)
+        out = _ask(self.network, x, t, cond).to(x)
         return self.parameterization.to_x0(out, x, broadcast(alpha, x), broadcast(sigma, x))
 
 
@@ -71,12 +80,17 @@ class EDMDenoiser:
 
     @torch.no_grad()
     def __call__(self, x, t, alpha, sigma, cond=None):
-        dtype = next(self.network.parameters()).dtype
         alpha, sigma = broadcast(alpha, x), broadcast(sigma, x)
+        if bool((alpha == 0).any()):
+            raise ValueError(
+                "EDM's network is told log(sigma / alpha) / 4, which is infinite where alpha = 0 "
+                "(zero terminal SNR): start the grid at a later node."
+            )
         y, s, d = x / alpha, sigma / alpha, self.sigma_data
         total = (s**2 + d**2).sqrt()
-        noise = (s.clamp(min=1e-20).log() / 4).reshape(-1)
-        out = self.network((y / total).to(dtype), _times(noise, x, dtype), cond).to(x.dtype)
+        noise = s.clamp(min=1e-20).log() / 4
+        noise = noise.flatten() if noise.ndim else noise
+        out = _ask(self.network, y / total, noise, cond).to(x)
         return (d / total) ** 2 * y + s * d / total * out  # eq-edm-denoiser
 
 
@@ -94,6 +108,7 @@ class IdealDenoiser:
     chunk = 2**22  # entries of a distance matrix held at once
 
     def __init__(self, data: Tensor):
+        data = torch.as_tensor(data)
         if data.ndim < 2 or len(data) == 0:
             raise ValueError(
                 f"data must be [n, ...] with n of at least 1; got shape {tuple(data.shape)}."
@@ -107,10 +122,9 @@ class IdealDenoiser:
                 f"got x of {tuple(x.shape)}."
             )
         rows = max(1, self.chunk // len(self.data))
-        alpha, sigma = (
-            torch.as_tensor(v, dtype=torch.float64).expand(len(x)) for v in (alpha, sigma)
-        )
-        data = self.data.to(x.device).flatten(1)
+        exact = state(x)
+        alpha, sigma = (broadcast(v, exact).reshape(-1).expand(len(x)) for v in (alpha, sigma))
+        data = self.data.to(exact).flatten(1)
         parts = [
             self.weights(*part) @ data
             for part in zip(x.split(rows), alpha.split(rows), sigma.split(rows), strict=True)
@@ -119,7 +133,8 @@ class IdealDenoiser:
 
     def weights(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
         """The posterior probability of each data point given `x`: `[b, n]`, rows sum to 1."""
-        data, x = self.data.to(x.device).flatten(1), state(x).flatten(1)
+        x = state(x).flatten(1)
+        data = self.data.to(x).flatten(1)
         alpha, sigma = broadcast(alpha, x), broadcast(sigma, x)
         squares = (x**2).sum(1, keepdim=True) - 2 * alpha * x @ data.T + alpha**2 * (data**2).sum(1)
         nearer = (

@@ -8,6 +8,7 @@ so a new one is a function and a line.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -172,10 +173,11 @@ def make_grid(
         ValueError: for a step count of 0 or above the table, or an unknown name.
     """
     top = schedule.steps
-    if not isinstance(steps, int) or steps < 1 or (top is not None and steps > top):
+    whole = isinstance(steps, Integral) and not isinstance(steps, bool)  # numpy's too
+    if not whole or steps < 1 or (top is not None and steps > top):
         allowed = "at least 1" if top is None else f"from 1 to {top}, the table's length"
         raise ValueError(f"steps must be a whole number {allowed}; got {steps!r}.")
-    t = pick("spacing", SPACINGS, spacing)(schedule, steps)
+    t = pick("spacing", SPACINGS, spacing)(schedule, int(steps))
     last_t, last_alpha, last_sigma = pick("ending", ENDINGS, ending)(schedule)
     alpha, sigma = schedule(t)
     # The same level up to rounding, since some spacings find t by bisection.

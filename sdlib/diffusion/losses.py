@@ -31,6 +31,7 @@ def q_sample_iterative(
 
     Returns the state after the last of the `betas`, `[k]`, each between 0 and 1.
     """
+    betas = torch.as_tensor(betas, dtype=torch.float64).reshape(-1)
     if not bool(((betas >= 0) & (betas <= 1)).all()):
         raise ValueError("betas are variances between 0 and 1.")
     x = x0
@@ -97,13 +98,25 @@ def diffusion_loss(
         weight: of each sample's squared error; None counts all alike.
         cond: the condition of each sample, handed to the network.
         generator: draws times and noise, on the CPU (so that a seed means the same everywhere).
+
+    Raises:
+        ValueError: for an unknown name, an empty batch or one of integers, or a network that
+            answers in another shape.
     """
+    if len(x0) == 0 or not x0.is_floating_point():
+        raise ValueError(
+            f"x0 must hold floating-point samples; got {tuple(x0.shape)} of {x0.dtype}."
+        )
     p = parameterization(predicts)
     t = schedule.sample_t(len(x0), generator)
     eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
     alpha, sigma = schedule(t)
     a, s = broadcast(alpha, x0), broadcast(sigma, x0)
     out = network(a * x0 + s * eps, t.to(x0.dtype).to(x0.device), cond)
+    if out.shape != x0.shape:
+        raise ValueError(
+            f"a network answers in the shape of x0, {tuple(x0.shape)}; got {tuple(out.shape)}."
+        )
     squares = (out - p.target(x0, eps, a, s)) ** 2
     if weight is None:
         return squares.mean()  # eq-simple-loss

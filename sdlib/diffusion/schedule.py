@@ -13,11 +13,12 @@ Either way `t` is exactly what a network is told in training, and time runs from
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from sdlib.checks import pick
+from sdlib.checks import count, pick
 
 # Interpolation in lambda needs finite ends; a table's clean or zero-SNR end is taken as +-30.
 LAMBDA_LIMIT = 30.0
@@ -157,8 +158,10 @@ def _vp_curve(name: str, alpha_bar: Callable[[Tensor], Tensor]) -> Schedule:
 
 
 def _check_steps(steps: int | None) -> None:
-    if steps is not None and steps < 2:
-        raise ValueError(f"steps must be at least 2, or None for continuous time; got {steps}.")
+    if steps is not None and (not isinstance(steps, Integral) or steps < 2):
+        raise ValueError(
+            f"steps must be a whole number, at least 2, or None for continuous time; got {steps!r}."
+        )
 
 
 def linear(steps: int | None = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
@@ -179,9 +182,9 @@ def scaled_linear(
 ) -> Schedule:
     """Stable Diffusion's schedule: the square roots of beta rise linearly (Rombach et al. 2022).
 
-    The original code calls this one "linear".
+    The original code calls this one "linear". It has no form in continuous time.
     """
-    _check_steps(steps)
+    count("steps", steps, 2)
     return from_betas("scaled_linear", torch.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2)
 
 
@@ -205,7 +208,7 @@ def cosine(steps: int | None = 1000, s: float = 0.008, max_beta: float = 0.999) 
 def sigmoid(
     steps: int | None = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0
 ) -> Schedule:
-    """alpha_bar follows a falling sigmoid (Jabri et al. 2023; Chen 2023, section 2.2)."""
+    """alpha_bar follows a falling sigmoid (Jabri et al. 2023; Chen 2023, section 2.1)."""
     _check_steps(steps)
     high, low = 1 / (1 + math.exp(-start / tau)), 1 / (1 + math.exp(-end / tau))
 

@@ -8,7 +8,12 @@ def broadcast(value: Tensor | float, x: Tensor) -> Tensor:
     """A number a sample, shaped to multiply `x`: `[b]` becomes `[b, 1, ...]`; a scalar stays one.
 
     The result stands on `x`'s device, in `x`'s dtype.
+
+    Raises:
+        ValueError: for another shape, or if `x` holds integers (which would round the value).
     """
+    if not x.is_floating_point():
+        raise ValueError(f"samples must be floating-point numbers; got {x.dtype}.")
     value = torch.as_tensor(value, dtype=x.dtype).to(x.device)
     if value.ndim == 0:
         return value

@@ -16,6 +16,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from sdlib.checks import count
 from sdlib.training.ema import EMA
 
 Loss = Callable[[nn.Module, Any, torch.Generator], Tensor]
@@ -68,9 +69,10 @@ def train(
     """Train in place, with AdamW, and yield a `TrainStep` after each update.
 
     Args:
-        network: moved to the device that `accelerate` chooses.
-        batches: an iterator of batches (a tensor, or tensors in tuples, lists and dicts); each is
-            moved to the network's device.
+        network: trained on the device where it stands (small networks are fastest on the CPU, so
+            a GPU is not taken unasked); each of several processes moves it to its own device.
+        batches: an endless iterator of batches (a tensor, or tensors in tuples, lists and dicts);
+            each is moved to the network's device.
         loss: `(network, batch, generator)` -> the scalar to minimize.
         steps: how many updates in all.
         generator: the source of all randomness, on the CPU: hand the same one to `batches`. Its
@@ -88,30 +90,35 @@ def train(
         TrainingDiverged: at the first loss or gradient that is not finite; the weights stay as
             they were before that step.
     """
-    if steps < 1 or warmup < 0:
-        raise ValueError(
-            f"steps must be at least 1 and warmup at least 0; got {steps} and {warmup}."
-        )
-    warmup = min(warmup, steps - 1)
-    # accelerate chooses the device, shares the work among processes and sets bf16. The steps
+    steps, warmup = count("steps", steps), min(count("warmup", warmup, 0), steps - 1)
+    count("save_every", save_every)
+    if not clip > 0:
+        raise ValueError(f"clip must be positive (math.inf for none); got {clip}.")
+    batches = iter(batches)
+    # accelerate shares the work among processes, gives each its device, and sets bf16. The steps
     # themselves are plain torch: accelerate's own look for optional packages at every step, which
     # takes longer than a small network.
     accelerator = Accelerator()
     if accelerator.mixed_precision == "fp16":
         raise ValueError("this loop does not scale losses for fp16; set mixed_precision to bf16.")
-    model = accelerator.prepare(network)
+    alone = accelerator.num_processes == 1
+    model = accelerator.prepare_model(network, device_placement=not alone)
+    device = next(network.parameters()).device
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=lr, weight_decay=weight_decay, fused=True
     )
     if ema is not None:
-        ema.network.to(accelerator.device)
+        ema.network.to(device)
     done = 0
     if checkpoint is not None and Path(checkpoint).exists():
         done = _resume(Path(checkpoint), steps, network, optimizer, ema, generator)
     model.train()
     bar = tqdm(total=steps, initial=done, disable=not progress, unit="step")
     for step in range(done + 1, steps + 1):
-        batch = send_to_device(next(batches), accelerator.device)
+        batch = next(batches, None)
+        if batch is None:
+            raise ValueError(f"batches ran out after {step - 1} of {steps} steps; it must go on.")
+        batch = send_to_device(batch, device)
         value = loss(model, batch, generator)
         now = value.item()
         if not math.isfinite(now):

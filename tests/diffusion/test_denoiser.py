@@ -70,6 +70,8 @@ def test_ideal_refuses_bad_data():
         IdealDenoiser(torch.zeros(3))
     with pytest.raises(ValueError, match="shape of the data"):
         IdealDenoiser(torch.zeros(3, 2))(torch.zeros(4, 3), 0, 1.0, 1.0)
+    with pytest.raises(ValueError, match="one a sample"):
+        IdealDenoiser(torch.zeros(3, 2))(torch.zeros(4, 2), 0, torch.ones(3), 1.0)
 
 
 class Constant(nn.Module):
@@ -100,6 +102,26 @@ def test_network_denoiser_converts_the_output(predicts):
     assert seen.dtype == torch.float32 and t.tolist() == [7] * 4 and cond == "c"
 
 
+def test_the_network_is_asked_where_it_stands():
+    class Far(Constant):  # on a device that computes nothing, so the answer is made here
+        def forward(self, x, t, cond=None):
+            self.called = (x, t, cond["label"])
+            return torch.full((4, 2), 0.5)
+
+    net = Far(torch.zeros(2)).to("meta")
+    x0 = NetworkDenoiser(net, "x0")(points(4), 7, 0.8, 0.6, {"label": torch.zeros(4)})
+    assert all(value.device.type == "meta" for value in net.called)
+    assert x0.device.type == "cpu" and x0.dtype == torch.float64
+
+
+def test_times_of_another_batch_and_pure_noise_for_edm_are_refused():
+    net = Constant(torch.zeros(2))
+    with pytest.raises(ValueError, match="one a sample"):
+        NetworkDenoiser(net)(points(4), torch.ones(3), 0.8, 0.6)
+    with pytest.raises(ValueError, match="alpha = 0"):
+        EDMDenoiser(net)(points(4), 0, 0.0, 1.0)
+
+
 def test_edm_denoiser_is_table_1():
     x, out, d = points(4), torch.tensor([0.3, -0.2]), 0.5
     alpha, sigma = 0.8, 0.6
@@ -124,3 +146,5 @@ def test_edm_with_unit_data_is_v_prediction():
 def test_broadcast_refuses_another_batch():
     with pytest.raises(ValueError, match="one a sample"):
         broadcast(torch.ones(3), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="floating-point"):
+        broadcast(0.5, torch.ones(4, 2, dtype=torch.long))

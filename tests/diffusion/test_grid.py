@@ -1,5 +1,6 @@
 """Grids: the nodes of each spacing and ending, slices, flips, and what is refused."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,10 +93,14 @@ def test_an_ending_among_the_nodes_is_not_doubled(spacing):
     assert len(g) == 7 and float(g.lam.diff().min()) > 0.1
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, None])
+@pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, None, True])
 def test_bad_step_counts_are_refused(steps):
     with pytest.raises(ValueError, match="from 1 to 1000"):
         make_grid(TABLE, steps)
+
+
+def test_numpys_whole_numbers_count_steps():
+    assert len(make_grid(TABLE, np.int64(7))) == 7
 
 
 def test_bad_names_are_refused():
@@ -103,6 +108,8 @@ def test_bad_names_are_refused():
         make_grid(TABLE, 10, "even")
     with pytest.raises(ValueError, match="zero, first"):
         make_grid(TABLE, 10, "trailing", "none")
+    with pytest.raises(ValueError, match="unknown spacing"):
+        make_grid(TABLE, 10, ["trailing"])
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_iterative_is_the_papers_step():
     x0 = torch.tensor([[2.0, -1.0]])
     x = q_sample_iterative(x0, torch.tensor([0.36]), lambda x: torch.ones_like(x))
     torch.testing.assert_close(x, 0.8 * x0 + 0.6)
+    torch.testing.assert_close(q_sample_iterative(x0, [0.36], torch.ones_like), x)
     with pytest.raises(ValueError, match="between 0 and 1"):
         q_sample_iterative(x0, torch.tensor([1.5]))
 
@@ -114,6 +115,15 @@ def test_weighted_loss_is_by_hand():
     torch.testing.assert_close(loss, by_hand(net, x0, s, "v", lambda a, s: a**2))
     with pytest.raises(ValueError, match="x0, snr, min_snr, edm"):
         diffusion_loss(net, x0, s, "v", "heavy")
+
+
+def test_batches_that_cannot_be_learned_from_are_refused():
+    s, x0 = schedule("linear"), torch.randn(4, 2)
+    for bad in (x0[:0], x0.long()):
+        with pytest.raises(ValueError, match="x0 must hold"):
+            diffusion_loss(MLP(), bad, s)
+    with pytest.raises(ValueError, match=r"shape of x0, \(4, 2\); got \(4, 1\)"):
+        diffusion_loss(lambda x, t, cond: x[:, :1], x0, s)
 
 
 def test_a_seed_repeats_the_loss():

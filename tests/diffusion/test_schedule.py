@@ -153,8 +153,9 @@ def test_times_outside_are_refused(t):
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="linear, cosine, scaled_linear, sigmoid, flow, edm"):
         schedule("quadratic")
-    with pytest.raises(ValueError, match="steps"):
-        schedule("linear", steps=0)
+    for name, steps in (("linear", 0), ("cosine", 10.5), ("scaled_linear", None)):
+        with pytest.raises(ValueError, match="steps must be a whole number"):
+            schedule(name, steps=steps)
     with pytest.raises(ValueError, match="no table"):
         schedule("flow").betas  # noqa: B018
     with pytest.raises(ValueError, match="fall"):

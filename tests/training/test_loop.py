@@ -174,3 +174,22 @@ def test_bad_arguments_are_refused():
     net, ema, g = setup()
     with pytest.raises(ValueError, match="steps"):
         next(go(net, ema, g, steps=0))
+    for option in ("save_every", "clip"):
+        with pytest.raises(ValueError, match=option):
+            next(go(net, ema, g, **{option: 0}))
+
+
+def test_batches_may_be_a_list_and_must_not_run_out():
+    net, _, g = setup()
+    run = train(net, [torch.randn(4, 2, generator=g)], loss, steps=2, generator=g)
+    assert next(run).step == 1
+    with pytest.raises(ValueError, match="ran out after 1 of 2"):
+        next(run)
+
+
+def test_a_network_is_trained_where_it_stands(monkeypatch):
+    """A GPU beside it changes nothing: the caller's own tensors are on the CPU."""
+    monkeypatch.setattr("accelerate.Accelerator.device", torch.device("meta"))
+    net, ema, g = setup()
+    list(go(net, ema, g, steps=2))
+    assert {p.device.type for p in [*net.parameters(), *ema.network.parameters()]} == {"cpu"}
