@@ -21,7 +21,7 @@ def small(monkeypatch):
     tiny = replace(RECIPES["swiss_roll"], steps=3, batch=16, width=8)
     monkeypatch.setitem(RECIPES, "swiss_roll", tiny)
     real = recipes.card
-    monkeypatch.setattr(recipes, "card", lambda r, net: real(r, net, n=50, seeds=1))
+    monkeypatch.setattr(recipes, "card", lambda r, net: real(r, net, n=50))
     return tiny
 
 
