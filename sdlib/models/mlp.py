@@ -69,7 +69,10 @@ class MLP(nn.Module):
         config = self.config
         if x.ndim != 2 or x.shape[1] != config.dim:
             raise ValueError(f"x must be [b, {config.dim}]; got shape {tuple(x.shape)}.")
-        t = torch.as_tensor(t, dtype=x.dtype).to(x.device).expand(len(x))
+        t = torch.as_tensor(t, dtype=x.dtype).to(x.device)
+        if t.ndim and t.shape != x.shape[:1]:
+            raise ValueError(f"t must be one time or [{len(x)}]; got shape {tuple(t.shape)}.")
+        t = t.expand(len(x))
         h = self.first(torch.cat([x, time_features(t, config.t_max, config.frequencies)], dim=1))
         if config.classes:
             h = h + self.label(self._classes(cond, x))
@@ -83,10 +86,12 @@ class MLP(nn.Module):
     def _classes(self, cond: Tensor | None, x: Tensor) -> Tensor:
         if cond is None:
             return torch.full((len(x),), self.config.classes, device=x.device)
-        if cond.shape != x.shape[:1] or cond.min() < 0 or cond.max() > self.config.classes:
+        cond = torch.as_tensor(cond).to(x.device)
+        whole = not cond.is_floating_point() and cond.shape == x.shape[:1]
+        if not whole or not bool(((cond >= 0) & (cond <= self.config.classes)).all()):
             raise ValueError(
-                f"cond must hold a class for each of {len(x)} samples, from 0 to "
+                f"cond must hold a class for each of {len(x)} samples, a whole number from 0 to "
                 f"{self.config.classes - 1}, or {self.config.classes} for none; "
-                f"got shape {tuple(cond.shape)}."
+                f"got {cond.dtype} of shape {tuple(cond.shape)}: {cond.unique().tolist()[:8]}."
             )
         return cond.long()

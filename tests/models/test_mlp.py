@@ -46,7 +46,9 @@ def test_classes():
     none = net(x, 7)
     torch.testing.assert_close(none, net(x, 7, torch.full((4,), 3)))
     assert not torch.allclose(none, net(x, 7, torch.tensor([0, 1, 2, 0])))
-    for bad in (torch.tensor([0, 1]), torch.full((4,), 4), torch.full((4,), -1)):
+    torch.testing.assert_close(net(x, 7, [0, 1, 2, 0]), net(x, 7, torch.tensor([0, 1, 2, 0])))
+    assert net(x[:0], 7, torch.zeros(0, dtype=torch.long)).shape == (0, 2)
+    for bad in (torch.tensor([0, 1]), torch.full((4,), 4), torch.full((4,), -1), torch.zeros(4)):
         with pytest.raises(ValueError, match="from 0 to 2"):
             net(x, 7, bad)
     with pytest.raises(ValueError, match="without classes"):
@@ -59,6 +61,8 @@ def test_sizes():
     assert sum(p.numel() for p in net.parameters()) == 16 * 20 + 16 + 3 * (16 * 16 + 16) + 3 * 17
     with pytest.raises(ValueError, match=r"\[b, 3\]"):
         net(torch.zeros(2, 2), 0)
+    with pytest.raises(ValueError, match=r"one time or \[2\]"):
+        net(torch.zeros(2, 3), torch.zeros(3))
     for bad in ({"width": 0}, {"depth": 0}, {"classes": -1}):
         with pytest.raises(ValueError, match="at least 1"):
             MLPConfig(**bad)
