@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sdlib.checks import pick
+from sdlib.checks import count, finite, pick
 
 Draw = Callable[[int, torch.Generator | None], tuple[Tensor, Tensor]]
 
@@ -107,8 +107,7 @@ def sample_labelled(
         ValueError: for an unknown name (it lists those there are) or n below 1.
     """
     draw = pick("data set", DRAWS, name)
-    if n < 1:
-        raise ValueError(f"n must be at least 1; got {n}.")
+    n = count("n", n)
     center, scale = _center_and_scale(name)
     points, labels = draw(n, generator)
     return (points - center) / scale, labels
@@ -126,7 +125,12 @@ def stream(name: str, batch: int, generator: torch.Generator | None = None) -> I
 
 
 def standardize(points: Tensor) -> Tensor:
-    """Points shifted to mean 0 and scaled to variance 1 (one factor for both coordinates)."""
+    """Points `[n, d]` shifted to mean 0 and scaled to variance 1 (one factor for all coordinates).
+
+    Raises:
+        ValueError: for points that are not finite, or all the same.
+    """
+    points = finite("points", torch.as_tensor(points, dtype=torch.float32))
     centered = points - points.mean(0)
     scale = centered.square().mean().sqrt()
     if not scale > 0:
@@ -141,11 +145,14 @@ def from_image(
 
     Args:
         image: gray values `[h, w]` from 0 (ink) to 1 (paper); numpy arrays and lists do as well.
-        n: how many points; the first picture row is at the top.
+        n: how many points, at least 2; the first picture row is at the top.
     """
     ink = 1 - torch.as_tensor(image, dtype=torch.float32)
     if ink.ndim != 2 or not bool(((ink >= 0) & (ink <= 1)).all()) or not ink.sum() > 0:
         raise ValueError("image must be [h, w] with gray values from 0 to 1, and not all white.")
+    n = count("n", n, 2)
+    if ink.numel() > 2**24:  # as many as torch.multinomial takes
+        raise ValueError(f"image must have at most 2^24 pixels; got {ink.numel():,}.")
     pixel = torch.multinomial(ink.flatten(), n, replacement=True, generator=generator)
     row, column = pixel // ink.shape[1], pixel % ink.shape[1]
     inside = torch.rand(n, 2, generator=generator)
@@ -162,7 +169,7 @@ def from_drawing(
 
     Args:
         strokes: lists of at least two (x, y) corners each.
-        n: how many points.
+        n: how many points, at least 2.
         generator: repeats the draw.
         width: the blur across a line, as a share of the drawing's size.
     """
@@ -173,7 +180,10 @@ def from_drawing(
     ]
     if not ends:
         raise ValueError("strokes must hold at least one line of two points or more.")
-    start, stop = torch.cat(ends).unbind(1)
+    n, corners = count("n", n, 2), finite("strokes", torch.cat(ends))
+    if corners.shape[2] != 2 or not width >= 0:
+        raise ValueError("strokes must hold (x, y) corners, and width must not be negative.")
+    start, stop = corners.unbind(1)
     length = (stop - start).norm(dim=1)
     if not length.sum() > 0:
         raise ValueError("strokes must have some length.")
@@ -199,6 +209,7 @@ class GaussianMixture:
         means, stds = torch.as_tensor(means).double(), torch.as_tensor(stds).double()
         if means.ndim != 2 or stds.shape != means.shape[:1] or not bool((stds > 0).all()):
             raise ValueError("means must be [k, d], and stds [k] and positive.")
+        finite("means", means), finite("stds", stds)
         weights = torch.ones_like(stds) if weights is None else torch.as_tensor(weights).double()
         if weights.shape != stds.shape or not bool((weights > 0).all()):
             raise ValueError("weights must be [k] and positive.")
@@ -206,7 +217,7 @@ class GaussianMixture:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """`n` clean points, float32 `[n, d]`."""
-        label = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        label = torch.multinomial(self.weights, count("n", n), True, generator=generator)
         return self.draw(label, generator)
 
     def draw(self, label: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -217,6 +228,10 @@ class GaussianMixture:
     def _parts(self, x: Tensor, alpha, sigma) -> tuple[Tensor, Tensor, Tensor]:
         """Each Gaussian's log-density times weight at `x` `[b, k]`, x - alpha m, and variances."""
         alpha, sigma = (torch.as_tensor(v, dtype=torch.float64) for v in (alpha, sigma))
+        if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
+            raise ValueError(f"x must be [b, {self.means.shape[1]}]; got shape {tuple(x.shape)}.")
+        if any(v.ndim and v.shape not in (x.shape[:1], (1,)) for v in (alpha, sigma)):
+            raise ValueError(f"alpha and sigma hold one number, or one a sample ({len(x)} here).")
         away = x.double()[:, None] - alpha[..., None, None] * self.means
         variance = alpha[..., None] ** 2 * self.stds**2 + sigma[..., None] ** 2
         d = self.means.shape[1]

@@ -110,8 +110,19 @@ def test_from_drawing_follows_the_strokes():
 def test_unknown_names_and_empty_draws_are_refused():
     with pytest.raises(ValueError, match="swiss_roll, two_moons"):
         plane.sample("spiral", 10)
-    with pytest.raises(ValueError, match="n must be at least 1"):
-        plane.sample("rings", 0)
+    for n in (0, 2.5, True):
+        with pytest.raises(ValueError, match="n must be a whole number, at least 1"):
+            plane.sample("rings", n)
+    for draw in (
+        lambda n: plane.from_image(torch.zeros(3, 3), n),
+        lambda n: plane.from_drawing([[(0, 0), (1, 1)]], n),
+    ):
+        with pytest.raises(ValueError, match="n must be a whole number, at least 2"):
+            draw(1)
+    with pytest.raises(ValueError, match="points must be finite"):
+        plane.standardize(torch.full((3, 2), torch.nan))
+    with pytest.raises(ValueError, match="corners"):
+        plane.from_drawing([[(0, 0, 0), (1, 1, 1)]], 5)
     with pytest.raises(ValueError, match="not all be the same"):
         plane.standardize(torch.ones(5, 2))
 
@@ -172,6 +183,12 @@ def test_bad_mixtures_are_refused():
         GaussianMixture(torch.zeros(2, 2), torch.tensor([1.0, 0.0]))
     with pytest.raises(ValueError, match="weights must"):
         GaussianMixture(torch.zeros(2, 2), torch.ones(2), torch.tensor([1.0, -1.0]))
+    with pytest.raises(ValueError, match="means must be finite"):
+        GaussianMixture(torch.full((2, 2), torch.nan), torch.ones(2))
+    with pytest.raises(ValueError, match=r"x must be \[b, 2\]"):
+        ODD.score(torch.zeros(4, 3))
+    with pytest.raises(ValueError, match="one a sample"):
+        ODD.score(torch.zeros(4, 2), torch.ones(3))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1e-17, 1e-9])
