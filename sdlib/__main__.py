@@ -83,6 +83,7 @@ def train(args) -> int:
     if args.steps is not None:
         at_least(1, "--steps", args.steps)
         recipe = replace(recipe, steps=args.steps)
+    args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is said at once
     checkpoint = args.out / f"{recipe.name}.checkpoint.pt"
     try:
         network, card = run(recipe, checkpoint=checkpoint, progress=True)
@@ -146,15 +147,19 @@ def describe(path: str) -> list[str]:
         from sdlib.files import data_path
         from sdlib.training import RECIPES
 
-        if path in RECIPES:
-            return describe(data_path(f"{path}.json")) + describe(data_path(f"{path}.safetensors"))
-        raise ValueError(f"PATH must end in .safetensors or .json, or name a shipped model "
-                         f"({', '.join(RECIPES)}); got {str(path)!r}.")  # fmt: skip
+        try:
+            name = named("model", path, RECIPES)
+        except ValueError:
+            raise ValueError(
+                f"PATH must end in .safetensors or .json, or name a shipped model "
+                f"({', '.join(RECIPES)}); got {path!r}."
+            ) from None
+        return describe(data_path(f"{name}.json")) + describe(data_path(f"{name}.safetensors"))
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}.")
     if file.suffix == ".json":
         try:
-            card = dict(json.loads(file.read_text()))
+            card = dict(json.loads(file.read_text(encoding="utf8")))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{str(path)!r} is not a card: {error}.") from error
         width = max(map(len, card), default=0)
@@ -184,7 +189,9 @@ def reproduce(args) -> int:
     from sdlib.training.recipes import run, save_trained
 
     names = [named("recipe", name, RECIPES) for name in args.names] or list(RECIPES)
-    shipped = {name: json.loads(data_path(f"{name}.json").read_text()) for name in names}
+    shipped = {
+        name: json.loads(data_path(f"{name}.json").read_text(encoding="utf8")) for name in names
+    }
     off = []
     print(f"{'model':<24}{'DDIM steps':>10}{'shipped':>10}{'again':>10}{'allowed':>10}")
     for name in names:

@@ -101,6 +101,18 @@ def test_train_goes_on_where_it_was_interrupted(small, tmp_path, monkeypatch, ca
     assert not (tmp_path / "swiss_roll.checkpoint.pt").exists()
 
 
+def test_a_film_may_be_longer_than_the_table():
+    from sdlib.viz.film import walk
+
+    steps = walk("rings", 3, 300, "ddim", torch.Generator().manual_seed(1))
+    assert len(steps) == 300 and steps[0].i == 0 and steps[-1].i == 1000
+
+
+def test_info_takes_a_name_as_the_other_commands_do(capsys):
+    assert cli.main(["info", "swissroll"]) == 0
+    assert "first.weight" in capsys.readouterr().out
+
+
 def test_info_names_versions(capsys):
     assert cli.main(["info"]) == 0
     text = capsys.readouterr().out

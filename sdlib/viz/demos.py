@@ -36,7 +36,7 @@ def card(name: str) -> dict:
     """
     if name not in names():
         raise ValueError(f"unknown demo {name!r}; choose one of: {', '.join(names())}.")
-    return json.loads(asset_path(f"demos/{name}.json").read_text())
+    return json.loads(asset_path(f"demos/{name}.json").read_text(encoding="utf8"))
 
 
 def modules(name: str) -> list[list[str]]:
@@ -45,7 +45,7 @@ def modules(name: str) -> list[list[str]]:
     found: dict[Path, str] = {}
 
     def visit(path: Path) -> None:
-        source = path.read_text()
+        source = path.read_text(encoding="utf8")
         for target in _IMPORT.findall(source):
             if (other := (path.parent / target).resolve()) not in found:
                 visit(other)
@@ -73,8 +73,8 @@ class Demo(anywidget.AnyWidget):
         state: what the demo shows, a dict that changes with the demo's controls and changes them.
     """
 
-    _esm = asset_path("demos/kernel.js").read_text()
-    _css = asset_path("demos/demo.css").read_text()
+    _esm = asset_path("demos/kernel.js").read_text(encoding="utf8")
+    _css = asset_path("demos/demo.css").read_text(encoding="utf8")
     title = traitlets.Unicode().tag(sync=True)
     modules = traitlets.List().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)

@@ -67,7 +67,8 @@ def payload(file: str):
 
 def files() -> list[str]:
     """Every data file that some demo's card names."""
-    cards = (json.loads(path.read_text()) for path in sorted(asset_path("demos").glob("*.json")))
+    paths = sorted(asset_path("demos").glob("*.json"))
+    cards = (json.loads(path.read_text(encoding="utf8")) for path in paths)
     return sorted({file for card in cards for file in card.get("files", [])})
 
 

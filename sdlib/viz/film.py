@@ -30,7 +30,8 @@ def walk(
         source = RECIPES[name].dataset if name in RECIPES else name
         denoiser = IdealDenoiser(plane.sample(source, MEMORY, generator))
         levels = schedule("cosine")
-    grid = make_grid(levels, BETWEEN * (frames - 1))
+    count = BETWEEN * (frames - 1)
+    grid = make_grid(levels, min(count, levels.steps or count))  # a long film rests between steps
     x = grid.sigma[0] * torch.randn(points, 2, generator=generator, dtype=torch.float64)
 
     def noise(x):
