@@ -11,10 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sdlib.checks import count as whole
 from sdlib.checks import finite
 
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    a, b = torch.as_tensor(a), torch.as_tensor(b)  # numpy arrays do as well
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(
             "samples must be [n, d] and [m, d] with at least two rows each; "
@@ -37,9 +39,13 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 128) -> float:
 
     In the units of the data. On a line it is the mean gap between sorted samples; sets of
     different sizes are compared at the quantiles of the smaller.
+
+    Raises:
+        ValueError: for samples that are not [n, d] and [m, d] or not finite (so do the others), or
+            fewer than one projection.
     """
     a, b = _pair(a, b)
-    lines = directions(a.shape[1], projections)
+    lines = directions(a.shape[1], whole("projections", projections)).to(a.device)
     a, b = (a @ lines).sort(dim=0).values, (b @ lines).sort(dim=0).values
     if len(a) != len(b):
         n = min(len(a), len(b))
@@ -65,6 +71,8 @@ def mmd(a: Tensor, b: Tensor, bandwidth: float = 0.5) -> float:
     The kernel is exp(-|x - y|^2 / (2 bandwidth^2)); unbiased values may fall below 0.
     """
     a, b = _pair(a, b)
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth must be positive; got {bandwidth}.")
 
     def kernel(x: Tensor, y: Tensor) -> float:
         parts = (torch.cdist(rows, y) for rows in x.split(1024))
@@ -98,5 +106,5 @@ def floor(
         draws: how many pairs to average.
         seed: of the generator handed to `draw`.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, draws = torch.Generator().manual_seed(seed), whole("draws", draws)
     return sum(distance(draw(n, generator), draw(n, generator)) for _ in range(draws)) / draws

@@ -84,3 +84,15 @@ def test_bad_samples_are_refused(name):
             DISTANCES[name](ok, bad)
     with pytest.raises(ValueError, match="finite"):
         DISTANCES[name](ok, torch.full((3, 2), math.nan))
+    assert DISTANCES[name](ok.numpy(), ok + 1) == DISTANCES[name](ok, ok + 1)
+
+
+def test_bad_options_are_refused():
+    ok = torch.zeros(3, 2)
+    for call, says in (
+        (lambda: sliced_wasserstein(ok, ok, projections=0), "projections"),
+        (lambda: mmd(ok, ok, bandwidth=0.0), "bandwidth"),
+        (lambda: floor(mmd, lambda n, g: ok, 3, draws=0), "draws"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            call()
