@@ -7,6 +7,7 @@ mounts the same module without a kernel (`assets/demos/mount.js`), from the HTML
 
 import html
 import json
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +67,14 @@ def static_html(name: str, state: dict) -> str:
     )
 
 
+def _alike(value, default) -> bool:
+    """Whether a value can stand where a default does: a finite number for a number, and so on."""
+    number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    if not number:
+        return isinstance(value, type(default))
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 class Demo(anywidget.AnyWidget):
     """A demo as a widget; make one with `demo(name, **state)`.
 
@@ -100,6 +109,12 @@ class Demo(anywidget.AnyWidget):
                 f"the demo {self._name!r} has no {', '.join(unknown)}; "
                 f"its state has: {', '.join(allowed)}."
             )
+        for key, value in state.items():
+            if not _alike(value, allowed[key]):
+                raise ValueError(
+                    f"{key} of the demo {self._name!r} must be like its default, "
+                    f"{allowed[key]!r}; got {value!r}."
+                )
 
     def update(self, **state) -> None:
         """Change some of the state; the demo follows."""

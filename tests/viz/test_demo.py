@@ -34,6 +34,15 @@ def test_what_it_shows_is_stable():
     assert json.loads(html.unescape(state)) == {"seed": 3}
 
 
+@pytest.mark.parametrize(
+    "state", [{"seed": float("nan")}, {"seed": "1"}, {"train": 1}, {"strokes": "o"}, {"seed": True}]
+)
+def test_values_unlike_the_default_are_refused(state):
+    (key,) = state
+    with pytest.raises(ValueError, match=f"{key} of the demo 'draw' must be like its default"):
+        viz.demo("draw", **state)
+
+
 def test_unknown_names_and_keys_are_refused():
     with pytest.raises(ValueError, match="unknown demo 'drow'; choose one of: .*draw"):
         viz.demo("drow")
