@@ -18,7 +18,7 @@ from sdlib.viz.style import color_of, plane_points
 
 SUFFIXES = (".gif", ".webp")
 HOLD = 1.2  # seconds that a film rests on its last frame
-PLAYER_VALUES = 110_000  # point positions in a player: 4 bytes each, 4/3 of that as text
+PLAYER_VALUES = 70_000  # point positions in a player: 4 bytes each, 4/3 of that as text
 PAPER = "#fbfbfa"
 
 
