@@ -1,1 +1,1 @@
-"""Data to learn from: points in the plane for now (`sdlib.datasets.plane`)."""
+"""Data to learn from; points in the plane are in `sdlib.datasets.plane`."""
