@@ -155,13 +155,13 @@ def test_nan_in_a_weight_or_gradient_names_it():
 
 def test_ema_is_an_average():
     net, _, _ = setup()
-    ema = EMA(net, decay=0.5)
+    ema = EMA(net, decay=0.8)
     values, mean = [], net.last.bias.detach().clone()
     for k in range(30):
         with torch.no_grad():
             net.last.bias.fill_(float(k))
         ema.update(net)
-        keep = min(0.5, (2 + k) / (11 + k))
+        keep = min(0.8, (2 + k) / (11 + k))
         mean = keep * mean + (1 - keep) * k
         values.append(ema.network.last.bias.clone())
     torch.testing.assert_close(values[-1], mean)
