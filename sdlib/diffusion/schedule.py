@@ -21,7 +21,7 @@ from torch import Tensor
 from sdlib.checks import count, pick
 
 # Interpolation in lambda needs finite ends; a table's clean or zero-SNR end is taken as +-30.
-LAMBDA_LIMIT = 30.0
+TABLE_LIMIT = 30.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def from_alpha_bar(name: str, table: Tensor) -> Schedule:
         )
     if not bool((table.diff() < 0).all()) or table[0] > 1 or table[-1] < 0:
         raise ValueError("alpha_bar must fall at every step and stay within [0, 1].")
-    lam = (0.5 * (table.log() - torch.log1p(-table))).clamp(-LAMBDA_LIMIT, LAMBDA_LIMIT)
+    lam = (0.5 * (table.log() - torch.log1p(-table))).clamp(-TABLE_LIMIT, TABLE_LIMIT)
 
     def curve(t: Tensor) -> tuple[Tensor, Tensor]:
         below = t.floor().long().clamp(max=len(table) - 2)

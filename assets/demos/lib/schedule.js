@@ -5,7 +5,7 @@
  * in lambda); curves run from 0 to 1.
  */
 
-const LAMBDA_LIMIT = 30; // interpolation needs finite ends
+const TABLE_LIMIT = 30; // interpolation needs finite ends
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const logistic = (value) => 1 / (1 + Math.exp(-value));
@@ -77,7 +77,7 @@ export class Schedule {
 /** A variance-preserving schedule from its table of alpha_bar. */
 export function fromAlphaBar(name, table) {
   const lam = table.map((kept) =>
-    clamp(0.5 * (Math.log(kept) - Math.log1p(-kept)), -LAMBDA_LIMIT, LAMBDA_LIMIT));
+    clamp(0.5 * (Math.log(kept) - Math.log1p(-kept)), -TABLE_LIMIT, TABLE_LIMIT));
   const curve = (t) => {
     if (Number.isInteger(t)) return { alpha: Math.sqrt(table[t]), sigma: Math.sqrt(1 - table[t]) };
     const below = Math.min(Math.floor(t), table.length - 2);
