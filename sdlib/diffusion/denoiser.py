@@ -41,24 +41,27 @@ def _at(cond: Any, device: torch.device) -> Any:
 
 
 def _ask(network: nn.Module, x: Tensor, t: Tensor | float, cond: Any) -> Tensor:
-    """A network's answer to `x` at times `t`, one or `[b]`, on its device and in its precision."""
+    """A network's answer to `x` at times `t`, one or `[b]`, on its device and in its precision.
+
+    The way back to `x` is recorded if `x` requires a gradient (as likelihoods do).
+    """
     like = next(network.parameters())
-    x = x.to(like)
-    return network(x, broadcast(t, x).reshape(-1).expand(len(x)), _at(cond, like.device))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+        x = x.to(like)
+        return network(x, broadcast(t, x).reshape(-1).expand(len(x)), _at(cond, like.device))
 
 
 class NetworkDenoiser:
     """A network `net(x, t, cond)` and what it predicts, as a denoiser.
 
     The network runs on its own device and in its own precision; the conversion to x0 runs in the
-    precision of `x`, where `x` is.
+    precision of `x`, where `x` is. Nothing is recorded for gradients unless `x` asks for its own.
     """
 
     def __init__(self, network: nn.Module, predicts: str | Parameterization = "eps"):
         self.network = network
         self.parameterization = parameterization(predicts)
 
-    @torch.no_grad()
     def __call__(self, x, t, alpha, sigma, cond=None):
         out = _ask(self.network, x, t, cond).to(x)
         return self.parameterization.to_x0(out, x, broadcast(alpha, x), broadcast(sigma, x))
@@ -78,7 +81,6 @@ class EDMDenoiser:
             )
         self.network, self.sigma_data = network, sigma_data
 
-    @torch.no_grad()
     def __call__(self, x, t, alpha, sigma, cond=None):
         alpha, sigma = broadcast(alpha, x), broadcast(sigma, x)
         if bool((alpha == 0).any()):

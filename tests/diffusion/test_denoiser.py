@@ -148,3 +148,17 @@ def test_broadcast_refuses_another_batch():
         broadcast(torch.ones(3), torch.zeros(4, 2))
     with pytest.raises(ValueError, match="floating-point"):
         broadcast(0.5, torch.ones(4, 2, dtype=torch.long))
+
+
+def test_gradients_go_to_x_if_it_asks_for_them_and_not_to_the_network():
+    class Net(torch.nn.Linear):
+        def forward(self, x, t, cond=None):
+            return super().forward(x)
+
+    net = Net(2, 2, bias=False)
+    denoiser = NetworkDenoiser(net, "x0")
+    x = torch.randn(3, 2)
+    assert not denoiser(x, 0, 0.8, 0.6).requires_grad
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(denoiser(x, 0, 0.8, 0.6).sum(), x)
+    torch.testing.assert_close(gradient, net.weight.detach().sum(0).expand(3, 2))
