@@ -1,12 +1,13 @@
 """The mathematics of diffusion: tensors in, tensors out.
 
 Six ideas that compose: a `Schedule`, a `Grid`, a `Parameterization`, a `Denoiser`, samplers,
-and (from chapter 10) guidance. Nothing here knows a network, an image or a text.
-Built in chapters 1 to 5 (Chapter 1 gives the tour).
+and guidance. Nothing here knows a network, an image or a text.
+Built in chapters 1 to 10 (Chapter 1 gives the tour). All samplers by name are in `SAMPLERS`, and as
+functions in `sdlib.diffusion.samplers`.
 """
 
 from sdlib.diffusion.denoiser import Denoiser, EDMDenoiser, IdealDenoiser, NetworkDenoiser
-from sdlib.diffusion.grid import ENDINGS, SPACINGS, Grid, make_grid
+from sdlib.diffusion.grid import ENDINGS, SPACINGS, Grid, make_grid, shifted
 from sdlib.diffusion.losses import (
     WEIGHTINGS,
     diffusion_loss,
@@ -20,7 +21,17 @@ from sdlib.diffusion.parameterization import (
     parameterization,
     to_eps,
 )
-from sdlib.diffusion.samplers import SAMPLERS, Step, ddim, ddpm, transfer
+from sdlib.diffusion.samplers import (
+    SAMPLERS,
+    Step,
+    chain,
+    ddim,
+    ddpm,
+    restart,
+    sampler,
+    seeded,
+    transfer,
+)
 from sdlib.diffusion.schedule import SCHEDULES, Schedule, schedule, zero_terminal_snr
 from sdlib.diffusion.tensors import broadcast
 
@@ -40,6 +51,7 @@ __all__ = [
     "Schedule",
     "Step",
     "broadcast",
+    "chain",
     "ddim",
     "ddpm",
     "diffusion_loss",
@@ -47,7 +59,11 @@ __all__ = [
     "parameterization",
     "q_sample",
     "q_sample_iterative",
+    "restart",
+    "sampler",
     "schedule",
+    "seeded",
+    "shifted",
     "to_eps",
     "transfer",
     "weighting",

@@ -5,6 +5,7 @@ at; an *ending* adds the last one, where the sample stands. Both are plain funct
 so a new one is a function and a line.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ class Grid:
     """`t`, `alpha` and `sigma` at N + 1 nodes: float64, each `[N + 1]`, in walking order.
 
     `len(grid)` is the number of steps N. `grid[k:]` starts later (image-to-image), and
-    `grid.flip()` walks upward, from data to noise (inversion).
+    `grid.flip()` walks upward, from data to noise (inversion). A grid made by `make_grid` knows its
+    schedule, so that it can say what lies between its nodes.
     """
 
     t: Tensor
     alpha: Tensor
     sigma: Tensor
+    schedule: Schedule | None = None
 
     def __post_init__(self):
         for name in ("t", "alpha", "sigma"):
@@ -59,11 +62,11 @@ class Grid:
             raise TypeError(
                 "a grid is sliced, as in grid[5:]; its nodes are grid.t, grid.alpha, grid.sigma."
             )
-        return Grid(self.t[nodes], self.alpha[nodes], self.sigma[nodes])
+        return Grid(self.t[nodes], self.alpha[nodes], self.sigma[nodes], self.schedule)
 
     def flip(self) -> "Grid":
         """The same nodes, walked the other way."""
-        return Grid(self.t.flip(0), self.alpha.flip(0), self.sigma.flip(0))
+        return Grid(self.t.flip(0), self.alpha.flip(0), self.sigma.flip(0), self.schedule)
 
     @property
     def falls(self) -> bool:
@@ -74,6 +77,20 @@ class Grid:
     def lam(self) -> Tensor:
         """log(alpha / sigma) at each node; +infinity at a clean end."""
         return self.alpha.log() - self.sigma.log()
+
+    def level(self, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(t, alpha, sigma) on the schedule where log(alpha / sigma) is `lam`, or at its end.
+
+        Raises:
+            ValueError: for a grid that was made by hand, without its schedule.
+        """
+        if self.schedule is None:
+            raise ValueError(
+                "this grid was made by hand and knows its nodes only; give it its schedule, "
+                "or take make_grid(schedule, steps)."
+            )
+        t = self.schedule.t_at(lam)
+        return t, *self.schedule(t)
 
 
 def leading(schedule: Schedule, steps: int) -> Tensor:
@@ -123,6 +140,37 @@ def uniform_lambda(schedule: Schedule, steps: int) -> Tensor:
     return schedule.t_at(torch.linspace(0, 1, steps, dtype=torch.float64) * (clean - noisy) + noisy)
 
 
+# The noise levels sigma / alpha that Sabour et al. 2024 found best for 10 steps of Stable Diffusion
+# 1.5 (Align Your Steps); other counts interpolate between them in the logarithm, as they advise.
+ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152)
+
+
+def align_your_steps(schedule: Schedule, steps: int) -> Tensor:
+    """At the levels optimized for Stable Diffusion 1.5 (Sabour et al. 2024), kept as a table."""
+    table = torch.tensor(ALIGN_YOUR_STEPS, dtype=torch.float64).log()
+    place = torch.linspace(0, len(table) - 1, steps, dtype=torch.float64)
+    below = place.floor().long().clamp(max=len(table) - 2)
+    return schedule.t_at(-torch.lerp(table[below], table[below + 1], place - below))
+
+
+def shifted(shift: float) -> "Spacing":
+    """A spacing whose levels sigma / alpha are those of even steps in time, times `shift`.
+
+    On the flow schedule t becomes shift t / (1 + (shift - 1) t), which larger images need
+    (Esser et al. 2024, equation 23).
+
+    Raises:
+        ValueError: unless shift is positive.
+    """
+    if not 0 < shift < math.inf:
+        raise ValueError(f"shift must be a positive number; got {shift}.")
+
+    def spacing(schedule: Schedule, steps: int) -> Tensor:
+        return schedule.t_at(schedule.lam(trailing(schedule, steps)) - math.log(shift))
+
+    return spacing
+
+
 def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
     """Evenly spaced in (sigma / alpha)^(1/rho): small steps where noise is low.
 
@@ -144,12 +192,16 @@ def first(schedule: Schedule) -> tuple[float, float, float]:
     return schedule.t_min, float(alpha), float(sigma)
 
 
-SPACINGS: dict[str, Callable[[Schedule, int], Tensor]] = {
+Spacing = Callable[[Schedule, int], Tensor]  # the times of `steps` calls, noisiest first, [steps]
+
+SPACINGS: dict[str, Spacing] = {
     "leading": leading,
     "trailing": trailing,
     "linspace": linspace,
     "karras": karras,
     "uniform_lambda": uniform_lambda,
+    "exponential": uniform_lambda,  # its name where sigma / alpha is what steps are counted in
+    "align_your_steps": align_your_steps,
 }
 ENDINGS: dict[str, Callable[[Schedule], tuple[float, float, float]]] = {
     "zero": zero,
@@ -158,14 +210,14 @@ ENDINGS: dict[str, Callable[[Schedule], tuple[float, float, float]]] = {
 
 
 def make_grid(
-    schedule: Schedule, steps: int, spacing: str = "trailing", ending: str = "zero"
+    schedule: Schedule, steps: int, spacing: str | Spacing = "trailing", ending: str = "zero"
 ) -> Grid:
     """The grid of `steps` steps on a schedule.
 
     Args:
         schedule: gives alpha and sigma at the chosen times.
         steps: how often the denoiser will be called; at most the table's length.
-        spacing: a name in `SPACINGS`.
+        spacing: a name in `SPACINGS`, or a function of your own.
         ending: a name in `ENDINGS`. If the last time of the spacing already is the ending, it is
             not doubled: the walk is then one step shorter.
 
@@ -177,11 +229,12 @@ def make_grid(
     if not whole or steps < 1 or (top is not None and steps > top):
         allowed = "at least 1" if top is None else f"from 1 to {top}, the table's length"
         raise ValueError(f"steps must be a whole number {allowed}; got {steps!r}.")
-    t = pick("spacing", SPACINGS, spacing)(schedule, int(steps))
+    times = spacing if callable(spacing) else pick("spacing", SPACINGS, spacing)
+    t = times(schedule, int(steps))
     last_t, last_alpha, last_sigma = pick("ending", ENDINGS, ending)(schedule)
     alpha, sigma = schedule(t)
     # The same level up to rounding, since some spacings find t by bisection.
     if len(t) > 1 and sigma[-1] * last_alpha <= (1 + 1e-9) * last_sigma * alpha[-1]:
         t, alpha, sigma = t[:-1], alpha[:-1], sigma[:-1]
     last = torch.tensor([[last_t], [last_alpha], [last_sigma]], dtype=torch.float64)
-    return Grid(*torch.cat([torch.stack([t, alpha, sigma]), last], dim=1))
+    return Grid(*torch.cat([torch.stack([t, alpha, sigma]), last], dim=1), schedule)

@@ -1,18 +1,35 @@
-"""Samplers that look at one node at a time: DDPM and DDIM (Chapter 1)."""
+"""Samplers that look at one node at a time: DDPM, DDIM and their relatives (Chapters 7 and 8).
+
+All are `transfer` with a share c of fresh noise: none for DDIM and Euler, the posterior's for
+DDPM and Euler-ancestral, all of it for LCM.
+"""
 
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdlib.checks import pick
 from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
-from sdlib.diffusion.samplers.step import Noise, Step, fresh, transfer, walk
+from sdlib.diffusion.samplers.registry import sampler
+from sdlib.diffusion.samplers.step import (
+    Noise,
+    Step,
+    check_eta,
+    check_falls,
+    fresh,
+    renoise,
+    transfer,
+    walk,
+)
 
-VARIANCES = ("small", "large")
+VARIANCES = {"small": 0.0, "large": 1.0}
 
 
+@sampler
 def ddim(
     denoiser: Denoiser,
     grid: Grid,
@@ -38,25 +55,42 @@ def ddim(
     Raises:
         ValueError: if eta lies outside [0, 1], or is above 0 on a grid that rises.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie between 0 (DDIM) and 1 (DDPM); got {eta}.")
-    if eta > 0 and not grid.falls:
-        raise ValueError("eta must be 0 on a grid that rises: inversion adds no fresh noise.")
+    check_eta(eta, grid)
 
-    def move(x, x0, *levels):
-        c = fresh(eta, *levels)
-        x = transfer(x, x0, *levels, c)
-        return x + c * noise(x) if c > 0 else x  # eq-ddim
+    def move(i, x, x0, *levels):
+        return renoise(x, x0, levels, eta, noise)
 
     yield from walk(denoiser, grid, x, cond, move)
 
 
+def reverse_variance(
+    variance: str | float, alpha: Tensor, sigma: Tensor, alpha2: Tensor, sigma2: Tensor
+) -> Tensor:
+    """The variance of DDPM's reverse step from (alpha, sigma) to (alpha2, sigma2), a scalar.
+
+    "small" (0) is the posterior's, "large" (1) is beta, and a number between goes from one to the
+    other in the logarithm (Ho et al. 2020, section 3.2; Nichol & Dhariwal 2021, equation 15).
+
+    Raises:
+        ValueError: for another name, or a number outside [0, 1].
+    """
+    v = variance
+    if not isinstance(variance, Real) or isinstance(variance, bool):
+        v = pick("variance", VARIANCES, variance)
+    if not 0 <= v <= 1:
+        raise ValueError(f"variance must lie between 0 (small) and 1 (large); got {variance}.")
+    small = fresh(1.0, alpha, sigma, alpha2, sigma2) ** 2
+    large = sigma**2 - (alpha * sigma2 / alpha2) ** 2  # eq-ddpm-variance
+    return large**v * small ** (1 - v)  # eq-variance-between
+
+
+@sampler
 def ddpm(
     denoiser: Denoiser,
     grid: Grid,
     x: Tensor,
     *,
-    variance: str = "small",
+    variance: str | float = "small",
     noise: Noise = torch.randn_like,
     cond: Any = None,
 ) -> Iterator[Step]:
@@ -65,21 +99,74 @@ def ddpm(
     Args:
         denoiser, grid, x, noise, cond: as for `ddim`.
         variance: of the fresh noise: "small" is the posterior's, exact when the data is one point;
-            "large" is beta, exact when the data is Gaussian (Ho et al. 2020, section 3.2).
+            "large" is beta, exact when the data is Gaussian (Ho et al. 2020, section 3.2); a number
+            from 0 to 1 lies between (see `reverse_variance`).
 
     Raises:
         ValueError: for another variance, or on a grid that rises.
     """
-    if variance not in VARIANCES:
-        raise ValueError(f"variance must be one of: {', '.join(VARIANCES)}; got {variance!r}.")
-    if not grid.falls:
-        raise ValueError("ddpm walks from noise to data; this grid rises. Use ddim to invert.")
+    check_falls("ddpm", grid)
+    reverse_variance(variance, *torch.tensor([0.6, 0.8, 0.8, 0.6]))  # a bad one is said at once
 
-    def move(x, x0, alpha, sigma, alpha2, sigma2):
-        c = fresh(1.0, alpha, sigma, alpha2, sigma2)
-        beta = sigma**2 - (alpha * sigma2 / alpha2) ** 2
-        spread = c if variance == "small" else beta.sqrt()  # eq-ddpm-variance
-        x = transfer(x, x0, alpha, sigma, alpha2, sigma2, c)
-        return x + spread * noise(x) if sigma2 > 0 else x
+    def move(i, x, x0, *levels):
+        spread = reverse_variance(variance, *levels).sqrt()
+        x = transfer(x, x0, *levels, fresh(1.0, *levels))
+        return x + spread * noise(x) if levels[-1] > 0 else x
+
+    yield from walk(denoiser, grid, x, cond, move)
+
+
+@sampler
+def euler(
+    denoiser: Denoiser,
+    grid: Grid,
+    x: Tensor,
+    *,
+    noise: Noise = torch.randn_like,
+    cond: Any = None,
+) -> Iterator[Step]:
+    """Euler's method on the probability-flow ODE (Karras et al. 2022, algorithm 1 without Heun).
+
+    The ODE is d(x / alpha) = eps d(sigma / alpha), so a straight step along eps is DDIM with
+    eta = 0; on the flow schedule it is the step of rectified flow. Arguments as for `ddim`.
+    """
+    yield from ddim(denoiser, grid, x, noise=noise, cond=cond)
+
+
+@sampler
+def euler_ancestral(
+    denoiser: Denoiser,
+    grid: Grid,
+    x: Tensor,
+    *,
+    noise: Noise = torch.randn_like,
+    cond: Any = None,
+) -> Iterator[Step]:
+    """Euler to a lower level than asked for, then fresh noise up to it (k-diffusion's ancestral).
+
+    It is DDIM with eta = 1, that is DDPM with its small variance. Arguments as for `ddim`.
+    """
+    yield from ddim(denoiser, grid, x, eta=1.0, noise=noise, cond=cond)
+
+
+@sampler
+def lcm(
+    denoiser: Denoiser,
+    grid: Grid,
+    x: Tensor,
+    *,
+    noise: Noise = torch.randn_like,
+    cond: Any = None,
+) -> Iterator[Step]:
+    """Multistep consistency sampling (Song et al. 2023, algorithm 1; Luo et al. 2023).
+
+    Each estimate of x0 goes back under wholly fresh noise; one step gives x0 itself. Made for
+    denoisers that were distilled to jump. Arguments as for `ddim`; the grid must fall.
+    """
+    check_falls("lcm", grid)
+
+    def move(i, x, x0, alpha, sigma, alpha2, sigma2):
+        x = transfer(x, x0, alpha, sigma, alpha2, sigma2, c=sigma2)
+        return x + sigma2 * noise(x) if sigma2 > 0 else x
 
     yield from walk(denoiser, grid, x, cond, move)

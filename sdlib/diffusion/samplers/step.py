@@ -1,6 +1,6 @@
 """The one rule that moves a sample from one noise level to another (Chapter 1)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,25 @@ class Step:
     x0: Tensor
 
 
+def seeded(seeds: Sequence[int]) -> Noise:
+    """Noise of which each sample has a generator of its own, seeded from `seeds`, `[b]`.
+
+    It is drawn on the CPU in float32, so a seed's noise depends neither on the rest of the batch
+    nor on the device.
+
+    Raises:
+        ValueError: when called on a batch of another size.
+    """
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+
+    def noise(x: Tensor) -> Tensor:
+        if len(x) != len(generators):
+            raise ValueError(f"this noise has {len(generators)} seeds; the batch has {len(x)}.")
+        return torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators]).to(x)
+
+    return noise
+
+
 def fresh(eta: float, alpha: Tensor, sigma: Tensor, alpha2: Tensor, sigma2: Tensor) -> Tensor:
     """c, the share of the noise at (alpha2, sigma2) that is drawn anew.
 
@@ -62,26 +81,60 @@ def transfer(
     return alpha2 * x0 + (sigma2**2 - c**2).sqrt() * eps  # eq-transfer
 
 
-Move = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+def renoise(x: Tensor, x0: Tensor, levels: Sequence[Tensor], eta: float, noise: Noise) -> Tensor:
+    """`transfer` with its fresh noise added, as much as `eta` asks for; 0 draws none."""
+    c = fresh(eta, *levels)
+    x = transfer(x, x0, *levels, c)
+    return x + c * noise(x) if c > 0 else x  # eq-ddim
+
+
+def check_eta(eta: float, grid: Grid) -> None:
+    """An error unless eta lies in [0, 1], and is 0 on a grid that rises."""
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie between 0 (DDIM) and 1 (DDPM); got {eta}.")
+    if eta > 0:
+        check_falls("eta above 0", grid)
+
+
+def check_falls(what: str, grid: Grid) -> None:
+    """An error if the grid rises: `what` adds fresh noise, and inversion must not."""
+    if not grid.falls:
+        raise ValueError(
+            f"{what} walks from noise to data, and this grid rises: "
+            "inversion adds no fresh noise. Use ddim, heun or dpmpp_2m with eta = 0."
+        )
+
+
+def noisy(grid: Grid) -> Grid:
+    """The grid without a clean first node: at sigma = 0 there is no noise to carry up."""
+    return grid[1:] if grid.sigma[0] == 0 else grid
+
+
+# (i, x, x0, alpha, sigma, alpha2, sigma2) -> the state at node i + 1
+Move = Callable[[int, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def walk(denoiser: Denoiser, grid: Grid, x: Tensor, cond: Any, move: Move) -> Iterator[Step]:
     """Call the denoiser once at each node of the grid and `move` to the next.
 
-    `move(x, x0, alpha, sigma, alpha2, sigma2)` gives the next state. The state is float64
+    `move(i, x, x0, alpha, sigma, alpha2, sigma2)` gives the state at node i + 1. States are float64
     (float32 on MPS) around a network of any precision. A grid walked upward that begins on clean
-    data starts at its next node: at sigma = 0 there is no noise to carry up.
+    data starts at its next node.
     """
-    x = finite("x", state(x))
-    if grid.sigma[0] == 0:
-        grid = grid[1:]
+    x, grid = finite("x", state(x)), noisy(grid)
     for i in range(len(grid)):
         alpha, sigma = grid.alpha[i], grid.sigma[i]
-        x0 = denoiser(x, grid.t[i], alpha, sigma, cond)
-        if x0.shape != x.shape:
-            raise ValueError(
-                f"a denoiser answers in the shape of x, {tuple(x.shape)}; got {tuple(x0.shape)}."
-            )
+        x0 = ask(denoiser, x, grid.t[i], alpha, sigma, cond)
         yield Step(i, float(grid.t[i]), x, x0)
-        x = move(x, x0, alpha, sigma, grid.alpha[i + 1], grid.sigma[i + 1])
+        x = move(i, x, x0, alpha, sigma, grid.alpha[i + 1], grid.sigma[i + 1])
     yield Step(len(grid), float(grid.t[-1]), x, x0)
+
+
+def ask(denoiser: Denoiser, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Any):
+    """The denoiser's answer, held to the shape of `x`."""
+    x0 = denoiser(x, t, alpha, sigma, cond)
+    if x0.shape != x.shape:
+        raise ValueError(
+            f"a denoiser answers in the shape of x, {tuple(x.shape)}; got {tuple(x0.shape)}."
+        )
+    return x0
