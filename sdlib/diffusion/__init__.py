@@ -6,6 +6,14 @@ Built in chapters 1 to 10 (Chapter 1 gives the tour). All samplers by name are i
 functions in `sdlib.diffusion.samplers`.
 """
 
+from sdlib.diffusion.bound import (
+    Bound,
+    best_variance,
+    bits_per_dim,
+    gaussian_kl,
+    step_gain,
+    variational_bound,
+)
 from sdlib.diffusion.denoiser import Denoiser, EDMDenoiser, IdealDenoiser, NetworkDenoiser
 from sdlib.diffusion.grid import ENDINGS, SPACINGS, Grid, make_grid, shifted
 from sdlib.diffusion.losses import (
@@ -42,6 +50,7 @@ __all__ = [
     "SCHEDULES",
     "SPACINGS",
     "WEIGHTINGS",
+    "Bound",
     "Denoiser",
     "EDMDenoiser",
     "Grid",
@@ -50,11 +59,14 @@ __all__ = [
     "Parameterization",
     "Schedule",
     "Step",
+    "best_variance",
+    "bits_per_dim",
     "broadcast",
     "chain",
     "ddim",
     "ddpm",
     "diffusion_loss",
+    "gaussian_kl",
     "make_grid",
     "parameterization",
     "q_sample",
@@ -64,8 +76,10 @@ __all__ = [
     "schedule",
     "seeded",
     "shifted",
+    "step_gain",
     "to_eps",
     "transfer",
+    "variational_bound",
     "weighting",
     "zero_terminal_snr",
 ]
