@@ -140,6 +140,19 @@ def uniform_lambda(schedule: Schedule, steps: int) -> Tensor:
     return schedule.t_at(torch.linspace(0, 1, steps, dtype=torch.float64) * (clean - noisy) + noisy)
 
 
+def one_more(spacing: "Spacing") -> "Spacing":
+    """A spacing for one step more, without its last time.
+
+    So do DPM-Solver++, UniPC and diffusers' versions of them count: N + 1 times span the table, and
+    the sample stands at an ending that takes the place of the last.
+    """
+
+    def times(schedule: Schedule, steps: int) -> Tensor:
+        return spacing(schedule, steps + 1)[:-1]
+
+    return times
+
+
 # The noise levels sigma / alpha that Sabour et al. 2024 found best for 10 steps of Stable Diffusion
 # 1.5 (Align Your Steps); other counts interpolate between them in the logarithm, as they advise.
 ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152)

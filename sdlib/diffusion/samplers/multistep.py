@@ -20,6 +20,9 @@ from sdlib.diffusion.samplers.registry import sampler
 from sdlib.diffusion.samplers.step import Noise, Step, check_eta, renoise, transfer, walk
 
 
+FEW = 15  # steps; a walk of fewer into sigma = 0 goes down to it by way of order 2
+
+
 def lambdas(alpha: Tensor, sigma: Tensor, alpha2: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
     """log(alpha / sigma) at both ends of a step; +infinity where sigma = 0."""
     return (alpha / sigma).log(), (alpha2 / sigma2).log()
@@ -85,6 +88,7 @@ def dpmpp_3m(
     has, which costs it the third order. `unipc` with order=3 keeps the whole.
     """
     past = []  # (lambda, x0), newest first
+    short = len(grid) < FEW and not grid.lam[-1].isfinite()
 
     def move(i, x, x0, *levels):
         lam, lam2 = lambdas(*levels)
@@ -94,7 +98,7 @@ def dpmpp_3m(
         else:
             first, *rest = [((lam - before) / h, d) for before, d in past]
             slope = (x0 - first[1]) / first[0]
-            if not rest or i == len(grid) - 2 and not grid.lam[-1].isfinite():
+            if not rest or (short and i == len(grid) - 2):
                 guess = x0 + slope / 2
             else:
                 ((far, x0_far),) = rest
