@@ -15,7 +15,10 @@ from sdlib.diffusion.bound import (
     variational_bound,
 )
 from sdlib.diffusion.denoiser import Denoiser, EDMDenoiser, IdealDenoiser, NetworkDenoiser
+from sdlib.diffusion.dynamics import rates, reverse_drift, score, velocity
 from sdlib.diffusion.grid import ENDINGS, SPACINGS, Grid, make_grid, shifted
+from sdlib.diffusion.likelihood import log_likelihood
+from sdlib.diffusion.interpolation import slerp
 from sdlib.diffusion.losses import (
     WEIGHTINGS,
     diffusion_loss,
@@ -67,19 +70,25 @@ __all__ = [
     "ddpm",
     "diffusion_loss",
     "gaussian_kl",
+    "log_likelihood",
     "make_grid",
     "parameterization",
     "q_sample",
     "q_sample_iterative",
+    "rates",
     "restart",
+    "reverse_drift",
     "sampler",
     "schedule",
+    "score",
     "seeded",
     "shifted",
+    "slerp",
     "step_gain",
     "to_eps",
     "transfer",
     "variational_bound",
+    "velocity",
     "weighting",
     "zero_terminal_snr",
 ]
