@@ -82,6 +82,7 @@ export function idealDenoiser(points, masses = null) {
       let total = 0, sumX = 0, sumY = 0;
       for (let j = 0; j < n; j++) {
         const gap = square[j] - nearest;
+        if (gap > 0 && gap * scale > 60) continue; // e^-60 adds no digit
         let weight = gap === 0 ? 1 : Math.exp(-gap * scale);
         if (masses) weight *= masses[j];
         total += weight;
@@ -108,21 +109,35 @@ export function transfer(x, x0, alpha, sigma, alpha2, sigma2, c = 0) {
   return x.map((value, k) => alpha2 * x0[k] + carried * toEps(x0[k], value, alpha, sigma));
 }
 
-/** Call the denoiser once at each node and `move` to the next. */
-function* walk(denoiser, grid, x, move) {
-  if (grid.sigma[0] === 0) grid = grid.slice(1); // clean data holds no noise to carry upward
+/** The grid without a clean first node: at sigma = 0 there is no noise to carry upward. */
+export const noisy = (grid) => (grid.sigma[0] === 0 ? grid.slice(1) : grid);
+
+/**
+ * Calls the denoiser once at each node and moves to the next: `move(i, x, x0, alpha, sigma, alpha2,
+ * sigma2)` gives the state at node i + 1.
+ * @returns {Generator<Step>}
+ */
+export function* walk(denoiser, grid, x, move) {
+  grid = noisy(grid);
   let x0;
   for (let i = 0; i < grid.length; i++) {
     const alpha = grid.alpha[i], sigma = grid.sigma[i];
     x0 = denoiser(x, grid.t[i], alpha, sigma);
     yield { i, t: grid.t[i], x, x0 };
-    x = move(x, x0, alpha, sigma, grid.alpha[i + 1], grid.sigma[i + 1]);
+    x = move(i, x, x0, alpha, sigma, grid.alpha[i + 1], grid.sigma[i + 1]);
   }
   yield { i: grid.length, t: grid.t[grid.length], x, x0 };
 }
 
 function add(x, scale, noise) {
   return x.map((value, k) => value + scale * noise[k]);
+}
+
+/** `transfer` with its fresh noise added, as much as `eta` asks for; 0 draws none. */
+export function renoise(x, x0, levels, eta, noise) {
+  const c = fresh(eta, ...levels);
+  const moved = transfer(x, x0, ...levels, c);
+  return c > 0 ? add(moved, c, noise(moved)) : moved;
 }
 
 /**
@@ -134,11 +149,7 @@ function add(x, scale, noise) {
  * @returns {Generator<Step>}
  */
 export function ddim(denoiser, grid, x, { eta = 0, noise } = {}) {
-  return walk(denoiser, grid, x, (x, x0, ...levels) => {
-    const c = fresh(eta, ...levels);
-    const moved = transfer(x, x0, ...levels, c);
-    return c > 0 ? add(moved, c, noise(moved)) : moved;
-  });
+  return walk(denoiser, grid, x, (i, x, x0, ...levels) => renoise(x, x0, levels, eta, noise));
 }
 
 /**
@@ -150,7 +161,7 @@ export function ddim(denoiser, grid, x, { eta = 0, noise } = {}) {
  * @returns {Generator<Step>}
  */
 export function ddpm(denoiser, grid, x, { variance = "small", noise }) {
-  return walk(denoiser, grid, x, (x, x0, alpha, sigma, alpha2, sigma2) => {
+  return walk(denoiser, grid, x, (i, x, x0, alpha, sigma, alpha2, sigma2) => {
     const c = fresh(1, alpha, sigma, alpha2, sigma2);
     const beta = sigma * sigma - (alpha * sigma2 / alpha2) ** 2;
     const spread = variance === "small" ? c : Math.sqrt(beta);
