@@ -15,10 +15,19 @@ from sdlib.diffusion.bound import (
     variational_bound,
 )
 from sdlib.diffusion.denoiser import Denoiser, EDMDenoiser, IdealDenoiser, NetworkDenoiser
-from sdlib.diffusion.dynamics import rates, reverse_drift, score, velocity
+from sdlib.diffusion.dynamics import frozen, rates, reverse_drift, score, velocity
 from sdlib.diffusion.grid import ENDINGS, SPACINGS, Grid, make_grid, shifted
-from sdlib.diffusion.likelihood import log_likelihood
+from sdlib.diffusion.guidance import (
+    ClassDenoiser,
+    autoguidance,
+    classifier_free,
+    classifier_guidance,
+    projected,
+    rescaled,
+    thresholded,
+)
 from sdlib.diffusion.interpolation import slerp
+from sdlib.diffusion.likelihood import log_likelihood
 from sdlib.diffusion.losses import (
     WEIGHTINGS,
     diffusion_loss,
@@ -54,6 +63,7 @@ __all__ = [
     "SPACINGS",
     "WEIGHTINGS",
     "Bound",
+    "ClassDenoiser",
     "Denoiser",
     "EDMDenoiser",
     "Grid",
@@ -62,20 +72,26 @@ __all__ = [
     "Parameterization",
     "Schedule",
     "Step",
+    "autoguidance",
     "best_variance",
     "bits_per_dim",
     "broadcast",
     "chain",
+    "classifier_free",
+    "classifier_guidance",
     "ddim",
     "ddpm",
     "diffusion_loss",
+    "frozen",
     "gaussian_kl",
     "log_likelihood",
     "make_grid",
     "parameterization",
+    "projected",
     "q_sample",
     "q_sample_iterative",
     "rates",
+    "rescaled",
     "restart",
     "reverse_drift",
     "sampler",
@@ -85,6 +101,7 @@ __all__ = [
     "shifted",
     "slerp",
     "step_gain",
+    "thresholded",
     "to_eps",
     "transfer",
     "variational_bound",
