@@ -79,6 +79,12 @@ def _mixture(n, generator):
     return MIXTURE.draw(label, generator), label
 
 
+def _branches(n, generator):
+    """Two corals that fork and fork again, from one root to touching tips; labelled by coral."""
+    part = torch.multinomial(BRANCHES.weights, n, True, generator=generator)
+    return BRANCHES.draw(part, generator), (part >= len(BRANCHES.weights) // 2).long()
+
+
 DRAWS: dict[str, Draw] = {
     "swiss_roll": _swiss_roll,
     "two_moons": _two_moons,
@@ -86,6 +92,7 @@ DRAWS: dict[str, Draw] = {
     "pinwheel": _pinwheel,
     "rings": _rings,
     "mixture": _mixture,
+    "branches": _branches,
 }
 NAMES = tuple(DRAWS)
 
@@ -275,3 +282,42 @@ def mixture_on_circle(k: int, std: float) -> GaussianMixture:
 
 
 MIXTURE = mixture_on_circle(8, 0.1)  # the set "mixture", with its exact density
+
+
+def _coral(angle: float, generations: int = 5, beads: int = 6) -> list[tuple]:
+    """Small Gaussians strung along a branching line: (x, y, standard deviation, weight) of each.
+
+    Every generation of branches is shorter and thinner than the one before, and as heavy in all.
+    """
+    found = []
+
+    def grow(x, y, angle, length, generation):
+        if generation == generations:
+            return
+        dx, dy = length * math.cos(angle), length * math.sin(angle)
+        for i in range(beads):
+            u = (i + 0.5) / beads
+            found.append((x + u * dx, y + u * dy, 0.08 * 0.75**generation, 0.5**generation))
+        for side in (1, -1):
+            turn = side * 0.35 * math.pi * 0.8**generation
+            grow(x + dx, y + dy, angle + turn, 0.75 * length, generation + 1)
+
+    grow(0.0, 0.0, angle, 1.0, 0)
+    return found
+
+
+def corals() -> tuple[GaussianMixture, GaussianMixture, GaussianMixture]:
+    """The set "branches" with its exact density: both corals, then each of them alone.
+
+    After the toy of Karras et al. 2024 (autoguidance), figure 1.
+    """
+    parts = torch.tensor(_coral(0.85) + _coral(-1.5), dtype=torch.float64)
+    means, stds, weights = parts[:, :2], parts[:, 2], parts[:, 3] / parts[:, 3].sum()
+    means = means - weights @ means
+    scale = (weights @ (means.square().mean(1) + stds**2)).sqrt()
+    means, stds, half = means / scale, stds / scale, len(parts) // 2
+    which = (slice(None), slice(half), slice(half, None))
+    return tuple(GaussianMixture(means[k], stds[k], weights[k]) for k in which)
+
+
+BRANCHES = corals()[0]

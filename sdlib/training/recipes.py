@@ -7,7 +7,9 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,6 +31,8 @@ from sdlib.models import MLP, MLPConfig
 from sdlib.training.ema import EMA
 from sdlib.training.loop import TrainStep, train
 
+UNLABELLED = 0.1  # Ho & Salimans 2022, table 1: 10 or 20 percent do best
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -41,6 +45,8 @@ class Recipe:
         predicts: a parameterization.
         width, depth: the size of the `MLP`.
         steps, batch, lr, ema_decay, seed: of the run.
+        classes: how many labels of the data the network is told; 0 for none. It is told "none"
+            for a tenth of the samples (`UNLABELLED`), so that it knows the whole as well.
     """
 
     name: str
@@ -55,19 +61,39 @@ class Recipe:
     lr: float = 3e-3
     ema_decay: float = 0.999
     seed: int = 0
+    classes: int = 0
 
     def make_schedule(self) -> Schedule:
         return schedule(self.schedule, **self.schedule_options)
 
     def make_network(self) -> MLP:
-        config = MLPConfig(width=self.width, depth=self.depth, t_max=self.make_schedule().t_max)
+        sizes = {"width": self.width, "depth": self.depth, "classes": self.classes}
+        config = MLPConfig(**sizes, t_max=self.make_schedule().t_max)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return MLP(config)
 
-    def data(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """`n` fresh points of what the model learns, `[n, 2]`."""
-        return plane.sample(self.dataset, n, generator)
+    def data(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> torch.Tensor:
+        """`n` fresh points of what the model learns, `[n, 2]`: of all, or of one class."""
+        if label is None:
+            return plane.sample(self.dataset, n, generator)
+        found = torch.empty(0, 2)
+        while len(found) < n:
+            x, labels = plane.sample_labelled(self.dataset, n, generator)
+            found = torch.cat([found, x[labels == label]])
+        return found[:n]
+
+    def batches(self, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, Any]]:
+        """Endless fresh points `[batch, 2]` with their classes `[batch]` (or None)."""
+        while True:
+            x, labels = plane.sample_labelled(self.dataset, self.batch, generator)
+            if not self.classes:
+                yield x, None
+                continue
+            dropped = torch.rand(self.batch, generator=generator) < UNLABELLED
+            yield x, torch.where(dropped, self.classes, labels)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -76,6 +102,9 @@ RECIPES: dict[str, Recipe] = {
         Recipe("swiss_roll", steps=12_000),
         # Chapter 5: the same data, schedule, network and steps; only the target differs.
         *[Recipe(f"predict_{target}", predicts=target) for target in PARAMETERIZATIONS],
+        # Chapter 10: a network that is told the class, and a worse one to guide it away from.
+        Recipe("branches", dataset="branches", steps=12_000, classes=2),
+        Recipe("branches_weak", "branches", width=32, depth=2, steps=1000, classes=2),
     ]
 }
 
@@ -88,8 +117,10 @@ def train_steps(
     levels = recipe.make_schedule()
     return train(
         network,
-        plane.stream(recipe.dataset, recipe.batch, generator),
-        lambda net, x0, g: diffusion_loss(net, x0, levels, recipe.predicts, generator=g),
+        recipe.batches(generator),
+        lambda net, batch, g: diffusion_loss(
+            net, batch[0], levels, recipe.predicts, cond=batch[1], generator=g
+        ),
         steps=recipe.steps,
         generator=generator,
         lr=recipe.lr,
@@ -108,31 +139,47 @@ def run(recipe: Recipe, checkpoint=None, progress: bool = False) -> tuple[MLP, d
     return ema.network, card(recipe, ema.network)
 
 
+def labels_of(recipe: Recipe) -> list[int | None]:
+    """What its samples are asked for, one after the other: each class, or nothing."""
+    return list(range(recipe.classes)) or [None]
+
+
 def distance_at(recipe: Recipe, network: MLP, steps: int, n: int = 10_000, seeds: int = 5) -> float:
-    """How far `n` samples of `steps` DDIM steps are from `n` real points: the mean over seeds."""
+    """How far `n` samples of `steps` DDIM steps are from `n` real points: the mean over seeds.
+
+    If the network knows classes, `n` of each are compared, and the mean is over these as well.
+    """
     levels, denoiser = recipe.make_schedule(), NetworkDenoiser(network, recipe.predicts)
-    total = 0.0
+    found = []
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
-        x = sample(denoiser, levels, n, steps, generator)
-        total += sliced_wasserstein(x, recipe.data(n, generator))
-    return total / seeds
+        for label in labels_of(recipe):
+            x = sample(denoiser, levels, n, steps, generator, label)
+            found.append(sliced_wasserstein(x, recipe.data(n, generator, label)))
+    return sum(found) / len(found)
 
 
 def card(recipe: Recipe, network: MLP, n: int = 10_000) -> dict:
     """What a trained network is and how good: `distance_at` 5 to 50 steps, and its floor."""
     distances = {str(k): round(distance_at(recipe, network, k, n), 4) for k in (5, 10, 20, 50)}
-    lowest = floor(sliced_wasserstein, recipe.data, n)
+    draws = [partial(recipe.data, label=label) for label in labels_of(recipe)]
+    lowest = sum(floor(sliced_wasserstein, draw, n) for draw in draws) / len(draws)
     return {**asdict(recipe), "sliced_wasserstein": distances, "floor": round(lowest, 4), "n": n}
 
 
 def sample(
-    denoiser: NetworkDenoiser, levels: Schedule, n: int, steps: int, generator: torch.Generator
+    denoiser: NetworkDenoiser,
+    levels: Schedule,
+    n: int,
+    steps: int,
+    generator: torch.Generator,
+    label: int | None = None,
 ) -> torch.Tensor:
-    """`n` DDIM samples in the plane, float64 `[n, 2]`."""
+    """`n` DDIM samples in the plane, float64 `[n, 2]`; all of one class if `label` is given."""
     grid = make_grid(levels, steps)
     x = grid.sigma[0] * torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    for step in ddim(denoiser, grid, x):
+    cond = None if label is None else torch.full((n,), label)
+    for step in ddim(denoiser, grid, x, cond=cond):
         x = step.x
     return x
 

@@ -33,6 +33,7 @@ def test_sets_are_normalized_and_seeded(name):
         ("pinwheel", 5),
         ("rings", 3),
         ("mixture", 8),
+        ("branches", 2),
     ],
 )
 def test_labels_name_the_parts(name, labels):
@@ -75,6 +76,21 @@ def test_moons_and_pinwheel():
     rotation = torch.tensor([[turn.cos(), -turn.sin()], [turn.sin(), turn.cos()]])
     means = torch.stack([x[label == k].mean(0) for k in range(5)])
     torch.testing.assert_close(means[1:], means[:-1] @ rotation.T, rtol=0, atol=0.05)
+
+
+def test_corals_are_what_is_drawn():
+    both, *each = plane.corals()
+    x, label = plane.sample_labelled("branches", 20_000, gen())
+    fresh = both.sample(20_000, gen(1))
+    assert both.log_prob(x).mean().item() == pytest.approx(
+        both.log_prob(fresh).mean().item(), abs=0.03
+    )
+    for k in (0, 1):
+        mine, other = each[k].log_prob(x[label == k]), each[1 - k].log_prob(x[label == k])
+        assert 0.95 < (mine > other).double().mean() < 1  # they touch
+        assert (label == k).double().mean().item() == pytest.approx(0.5, abs=0.01)
+    halves = torch.stack([e.log_prob(x) for e in each]).logsumexp(0) - math.log(2)
+    torch.testing.assert_close(both.log_prob(x), halves)
 
 
 def test_stream_never_repeats():
