@@ -2,7 +2,7 @@
 
 Noise arrives by the stochastic differential equation `dx = f x dt + g dw`. Three numbers steer all
 of them: f, g^2 and the score. Samplers need none of this (alpha and sigma suffice); it is the
-language in which papers say why they work.
+language in which papers say why they work, and `frozen` is the way back to alpha and sigma.
 """
 
 import torch
@@ -103,3 +103,32 @@ def reverse_drift(
     if not noise >= 0:
         raise ValueError(f"noise is an amount and cannot be negative; got {noise}.")
     return velocity(x, grad, f, g2) - noise * broadcast(g2, x) / 2 * grad  # eq-reverse-sde
+
+
+def frozen(
+    noise: float,
+    alpha: Tensor | float,
+    sigma: Tensor | float,
+    alpha2: Tensor | float,
+    sigma2: Tensor | float,
+) -> Tensor:
+    """c, the fresh noise of a step that solves the reverse SDE exactly while x0 stands still.
+
+    With the estimate of x0 held between (alpha, sigma) and (alpha2, sigma2), the SDE is linear, and
+    its solution is `transfer(x, x0, alpha, sigma, alpha2, sigma2, c)` plus c times fresh noise.
+    noise = 0 is DDIM and noise = 1 DDPM with its small variance; c rises to sigma2 as noise grows.
+
+    Args:
+        noise: how much fresh noise comes in, as for `reverse_drift`.
+        alpha, sigma, alpha2, sigma2: where the step starts and where it ends; sigma above 0.
+
+    Raises:
+        ValueError: for a negative amount of noise.
+    """
+    if not noise >= 0:
+        raise ValueError(f"noise is an amount and cannot be negative; got {noise}.")
+    alpha, sigma, alpha2, sigma2 = (
+        torch.as_tensor(v, dtype=torch.float64) for v in (alpha, sigma, alpha2, sigma2)
+    )
+    kept = (alpha * sigma2 / (alpha2 * sigma)) ** noise  # of the noise that the state holds
+    return sigma2 * (1 - kept**2).sqrt()  # eq-frozen

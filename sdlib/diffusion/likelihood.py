@@ -39,7 +39,7 @@ def hutchinson(v: Tensor, u: Tensor, signs: Tensor) -> Tensor:
 
     Each probe is a vector of random signs, `signs[k]`, `[b, d]`.
     """
-    return sum((_back(v, u, probe) * probe).sum(1) for probe in signs) / len(signs)  # eq-hutchinson
+    return sum((_back(v, u, probe) * probe).sum(1) for probe in signs) / len(signs)
 
 
 DIVERGENCES: dict[str, Divergence] = {"exact": exact, "hutchinson": hutchinson}

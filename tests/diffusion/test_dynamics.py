@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from sdlib.datasets import plane
-from sdlib.diffusion import rates, reverse_drift, schedule, score, to_eps, velocity
+from sdlib.diffusion import (
+    frozen,
+    rates,
+    reverse_drift,
+    schedule,
+    score,
+    to_eps,
+    transfer,
+    velocity,
+)
+from sdlib.diffusion.samplers import fresh
 from sdlib.diffusion.schedule import Schedule, zero_terminal_snr
 
 CURVES = [
@@ -174,3 +184,37 @@ def test_both_roads_end_in_the_right_cloud(noise):
     assert x.mean().item() == pytest.approx(mean.item(), abs=0.02)
     assert x.square().mean().item() == pytest.approx(square.item(), abs=0.02)
     assert math.isclose((x > 0).double().mean(), 0.7, abs_tol=0.015)
+
+
+LEVELS = torch.tensor([0.3, 0.9, 0.8, 0.5]).double()  # alpha, sigma, alpha2, sigma2
+
+
+def test_a_frozen_step_is_ddim_or_ddpm():
+    assert frozen(0.0, *LEVELS) == 0
+    torch.testing.assert_close(frozen(1.0, *LEVELS), fresh(1.0, *LEVELS))
+    torch.testing.assert_close(frozen(200.0, *LEVELS), LEVELS[3])  # all of the noise is new
+    assert frozen(0.0, 0.0, 1.0, 0.8, 0.6) == 0 and frozen(1.0, 0.0, 1.0, 0.8, 0.6) == 0.6
+    assert frozen(1.0, 0.3, 0.9, 1.0, 0.0) == 0
+    with pytest.raises(ValueError, match="cannot be negative"):
+        frozen(-1.0, *LEVELS)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 1.0, 2.5])
+def test_frozen_solves_the_sde_of_a_constant_estimate(noise):
+    """A thousand small steps for mean and variance of the SDE give one frozen step."""
+    levels = schedule("cosine", steps=None)
+    times = torch.linspace(0.7, 0.3, 1001).double()
+    mean, variance, x0 = torch.tensor([[1.7]]).double(), 0.0, torch.tensor([[0.4]]).double()
+    start = mean
+    for t, t2 in zip(times[:-1], times[1:], strict=True):
+        middle, h = (t + t2) / 2, t2 - t
+        f, g2 = rates(levels, middle)
+        alpha, sigma = levels(middle)
+        drift = lambda x: reverse_drift(x, score(x, x0, alpha, sigma), f, g2, noise)  # noqa: E731, B023
+        slope = (drift(mean + 1) - drift(mean)).item()
+        half = mean + h / 2 * drift(mean)
+        mean, variance = mean + h * drift(half), variance * math.exp(2 * slope * h) - noise * g2 * h
+    ends = (*levels(0.7), *levels(0.3))
+    c = frozen(noise, *ends)
+    torch.testing.assert_close(mean, transfer(start, x0, *ends, c), rtol=0, atol=1e-4)
+    assert float(variance) == pytest.approx(float(c) ** 2, abs=1e-3)
