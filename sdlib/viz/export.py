@@ -5,6 +5,7 @@
 
     network/NAME    a trained model of `sdlib.training.RECIPES`: config, weights, and what they mean
     points/NAME     2,000 points of a set in `sdlib.datasets.plane`, drawn with seed 0
+    labelled/NAME   the same with the part of the set that each is from
 """
 
 import json
@@ -51,7 +52,19 @@ def points(name: str, n: int = 2000) -> list:
     return rounded(plane.sample(name, n, torch.Generator().manual_seed(0)).flatten())
 
 
-KINDS: dict[str, Callable[[str], object]] = {"network": network, "points": points}
+def labelled(name: str, n: int = 2000) -> dict:
+    """The same points with their labels: `{"points": x, y, x, y ..., "labels": one a point}`."""
+    from sdlib.datasets import plane
+
+    x, labels = plane.sample_labelled(name, n, torch.Generator().manual_seed(0))
+    return {"points": rounded(x.flatten()), "labels": labels.tolist()}
+
+
+KINDS: dict[str, Callable[[str], object]] = {
+    "network": network,
+    "points": points,
+    "labelled": labelled,
+}
 
 
 @lru_cache
