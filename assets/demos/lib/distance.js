@@ -23,16 +23,27 @@ function quantile(sorted, q) {
  * @returns {number}
  */
 export function slicedWasserstein(a, b, projections = 128) {
-  const n = Math.min(a.length, b.length) / 2;
-  const compare = a.length === b.length
-    ? (sorted, i) => sorted[i]
-    : (sorted, i) => quantile(sorted, (i + 0.5) / n);
-  let sum = 0;
-  for (let p = 0; p < projections; p++) {
-    const angle = Math.PI * p / projections;
-    const u = projected(a, Math.cos(angle), Math.sin(angle));
-    const v = projected(b, Math.cos(angle), Math.sin(angle));
-    for (let i = 0; i < n; i++) sum += Math.abs(compare(u, i) - compare(v, i));
-  }
-  return sum / (n * projections);
+  return slicedDistance(b, Math.min(a.length, b.length) / 2, projections)(a);
+}
+
+/**
+ * The same distance to one cloud, `to`, which is sorted once for all: a function of clouds.
+ * @param {Float64Array} to
+ * @param {number} n how many points the smaller cloud has
+ * @returns {(points: Float64Array) => number}
+ */
+export function slicedDistance(to, n, projections = 128) {
+  const along = (points, p) => {
+    const angle = Math.PI * p / projections, sorted = projected(points, Math.cos(angle), Math.sin(angle));
+    return sorted.length === n ? sorted : Float64Array.from({ length: n }, (_, i) => quantile(sorted, (i + 0.5) / n));
+  };
+  const there = Array.from({ length: projections }, (_, p) => along(to, p));
+  return (points) => {
+    let sum = 0;
+    for (let p = 0; p < projections; p++) {
+      const here = along(points, p);
+      for (let i = 0; i < n; i++) sum += Math.abs(here[i] - there[p][i]);
+    }
+    return sum / (n * projections);
+  };
 }
