@@ -94,10 +94,16 @@ def copy_of_the_project(folder: Path) -> None:
 
 
 def near(file: str) -> list[str]:
-    """The tests that carry the changed module's name, or its folder's."""
+    """The tests that carry the changed module's name, or its folder's, or lie in a folder of it."""
     names = {Path(file).stem, Path(file).parent.name}
     tests = [p for t in TESTS for p in sorted((ROOT / t).rglob("test_*.py"))]
-    return [p.relative_to(ROOT).as_posix() for p in tests if p.stem.removeprefix("test_") in names]
+    mirror = ROOT / "tests" / Path(file).relative_to("sdlib").parent
+    return [
+        p.relative_to(ROOT).as_posix()
+        for p in tests
+        if p.stem.removeprefix("test_") in names
+        or (p.parent == mirror and p.parent.parent.name != "tests")
+    ]
 
 
 def child(folder: Path, tests: list[str]) -> None:

@@ -167,10 +167,10 @@ def align_your_steps(schedule: Schedule, steps: int) -> Tensor:
 
 
 def shifted(shift: float) -> "Spacing":
-    """A spacing whose levels sigma / alpha are those of even steps in time, times `shift`.
+    """Even steps in time, bent toward noise: u becomes shift u / (1 + (shift - 1) u).
 
-    On the flow schedule t becomes shift t / (1 + (shift - 1) t), which larger images need
-    (Esser et al. 2024, equation 23).
+    u runs from 0 at the schedule's clean end to 1. On the flow schedule this multiplies
+    sigma / alpha by `shift`, as larger images need (Esser et al. 2024, equation 23).
 
     Raises:
         ValueError: unless shift is positive.
@@ -179,7 +179,9 @@ def shifted(shift: float) -> "Spacing":
         raise ValueError(f"shift must be a positive number; got {shift}.")
 
     def spacing(schedule: Schedule, steps: int) -> Tensor:
-        return schedule.t_at(schedule.lam(trailing(schedule, steps)) - math.log(shift))
+        u = 1 - torch.arange(steps, dtype=torch.float64) / steps
+        span = schedule.t_max - schedule.t_min
+        return schedule.t_min + span * shift * u / (1 + (shift - 1) * u)
 
     return spacing
 

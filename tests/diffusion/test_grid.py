@@ -1,10 +1,13 @@
 """Grids: the nodes of each spacing and ending, slices, flips, and what is refused."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from sdlib.diffusion import ENDINGS, SCHEDULES, SPACINGS, Grid, make_grid, schedule
+from sdlib.diffusion import ENDINGS, SCHEDULES, SPACINGS, Grid, make_grid, schedule, shifted
+from sdlib.diffusion.grid import ALIGN_YOUR_STEPS, one_more
 
 TABLE = schedule("scaled_linear")
 
@@ -126,3 +129,59 @@ def test_bad_names_are_refused():
 def test_grids_that_cannot_be_walked_are_refused(t, alpha, sigma, says):
     with pytest.raises(ValueError, match=says):
         Grid(*(torch.tensor(v, dtype=torch.float64) for v in (t, alpha, sigma)))
+
+
+def test_a_grid_knows_what_lies_between_its_nodes():
+    s = schedule("scaled_linear")
+    for grid in (make_grid(s, 10), make_grid(s, 10)[3:], make_grid(s, 10).flip()):
+        lam = torch.tensor(0.3, dtype=torch.float64)
+        t, alpha, sigma = grid.level(lam)
+        torch.testing.assert_close((alpha / sigma).log(), lam)
+        torch.testing.assert_close(torch.stack(s(t)), torch.stack([alpha, sigma]))
+    t, alpha, sigma = grid.level(torch.tensor(-50.0))
+    torch.testing.assert_close(torch.stack(s(s.t_max)), torch.stack([alpha, sigma]))
+
+
+def test_spacings_may_be_functions():
+    s = schedule("cosine")
+    grid = make_grid(s, 4, lambda schedule, steps: torch.linspace(999, 700, steps).double())
+    torch.testing.assert_close(grid.t[:4], torch.linspace(999, 700, 4).double())
+
+
+def test_one_more_is_one_more_without_the_last():
+    s = schedule("scaled_linear")
+    assert one_more(SPACINGS["leading"])(s, 10).tolist() == SPACINGS["leading"](s, 11)[:-1].tolist()
+
+
+@pytest.mark.parametrize("name", ["scaled_linear", "cosine", "flow", "edm"])
+def test_align_your_steps_follows_its_table(name):
+    s = schedule(name)
+    grid = make_grid(s, 10, "align_your_steps")
+    ratio, table = grid.sigma / grid.alpha, torch.tensor(ALIGN_YOUR_STEPS).double()
+    torch.testing.assert_close(ratio[:10], table, rtol=1e-4, atol=0)
+    finer = make_grid(s, 19, "align_your_steps")
+    torch.testing.assert_close((finer.sigma / finer.alpha)[:19:2], table, rtol=1e-4, atol=0)
+    middle = (table[1:] * table[:-1]).sqrt()
+    torch.testing.assert_close((finer.sigma / finer.alpha)[1:18:2], middle, rtol=1e-4, atol=0)
+
+
+def test_shifts_multiply_noise_on_the_straight_line():
+    s = schedule("flow")
+    plain, moved = (make_grid(s, 9, shifted(k)) for k in (1.0, 3.0))
+    inner = slice(1, 9)  # the ends are infinite and zero
+    ratio = [(g.sigma / g.alpha)[inner] for g in (plain, moved)]
+    torch.testing.assert_close(ratio[1], 3 * ratio[0])
+    torch.testing.assert_close(plain.t, make_grid(s, 9).t)
+
+
+def test_shifts_leave_the_ends_where_they_are():
+    for name in ("scaled_linear", "edm"):
+        grid = make_grid(schedule(name), 9, shifted(3.0))
+        assert grid.t[0] == schedule(name).t_max and len(grid) == 9
+        assert bool((grid.t[1:9] > make_grid(schedule(name), 9, shifted(1.0)).t[1:9]).all())
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0, math.inf, math.nan])
+def test_shifts_are_positive(shift):
+    with pytest.raises(ValueError, match="shift must be a positive number"):
+        shifted(shift)

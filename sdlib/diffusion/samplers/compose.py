@@ -71,7 +71,7 @@ def restart(base: Sampler, low: float, high: float, times: int = 1) -> Sampler:
 
 def node_at(name: str, grid: Grid, level: float, start: int = 1) -> int:
     """The first node from `start` on, but not the last, whose sigma / alpha is at most `level`."""
-    below = (grid.sigma <= level * grid.alpha).nonzero().flatten().tolist()
+    below = (grid.sigma <= level * (1 + 1e-9) * grid.alpha).nonzero().flatten().tolist()
     if not below or not start <= below[0] < len(grid):
         ends = (grid.sigma / grid.alpha)[[0, -1]].tolist()
         raise ValueError(

@@ -10,40 +10,38 @@ of the ODE in lambda for estimates of x0, z = h the one for eps.
 import math
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 from torch import Tensor
 
 
-def moments(z: Tensor, n: int) -> Tensor:
-    """The weighted means of tau, tau^2, ... tau^n over a step, `[n]`; z is a float64 scalar.
+def moments(z: float, n: int) -> np.ndarray:
+    """The weighted means of tau, tau^2, ... tau^n over a step, `[n]`.
 
     They are k! phi_{k+1}(z) / phi_1(z), with phi_1(z) = (e^z - 1) / z and
     phi_{k+1}(z) = (phi_k(z) - 1 / k!) / z (Zhao et al. 2023, appendix; Lu et al. 2022).
     """
-    if abs(z) < 1e-2:  # the quotients cancel; the series has all digits
-        series = [sum(z**j / math.factorial(j + k + 1) for j in range(10)) for k in range(n + 1)]
+    if abs(z) < 1:  # the quotients cancel; the series has all digits
+        phi = [sum(z**j / math.factorial(j + k + 1) for j in range(20)) for k in range(n + 1)]
     else:
-        series = [torch.expm1(z) / z]
+        phi = [math.expm1(z) / z]
         for k in range(1, n + 1):
-            series.append((series[-1] - 1 / math.factorial(k)) / z)
-    whole, *rest = torch.stack([torch.as_tensor(phi) for phi in series])
-    factors = torch.tensor([math.factorial(k) for k in range(1, n + 1)], dtype=torch.float64)
-    return factors * torch.stack(rest) / whole  # eq-moments
+            phi.append((phi[-1] - 1 / math.factorial(k)) / z)
+    whole, *rest = phi
+    return np.array([math.factorial(k) * p for k, p in enumerate(rest, 1)]) / whole  # eq-moments
 
 
-def fit(values: Sequence[Tensor], places: Sequence[Tensor], z: Tensor) -> Tensor:
+def fit(values: Sequence[Tensor], places: Sequence[float], z: float) -> Tensor:
     """The mean, over a step, of the polynomial through `values`.
 
     Args:
         values: `[b, ...]` each; the first is the value at tau = 0.
-        places: tau of each of the others, scalars: below 0 for the past, 1 for the step's end.
-        z: of the weight, a scalar.
+        places: tau of each of the others: below 0 for the past, 1 for the step's end.
+        z: of the weight.
     """
     first, *others = values
     if not others:
         return first
-    tau, n = torch.stack(list(places)), len(others)
-    powers = tau ** torch.arange(n, dtype=torch.float64)[:, None]
-    weights = torch.linalg.solve(powers, moments(z, n))  # eq-fit
-    slopes = ((value - first) / place for value, place in zip(others, tau, strict=True))
-    return first + sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
+    powers = [[place**k for place in places] for k in range(len(places))]
+    weights = np.linalg.solve(powers, moments(z, len(places)))  # eq-fit
+    slopes = ((value - first) / place for value, place in zip(others, places, strict=True))
+    return first + sum(float(w) * slope for w, slope in zip(weights, slopes, strict=True))

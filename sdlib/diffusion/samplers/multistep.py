@@ -7,6 +7,7 @@ lambda is infinite), are DDIM's.
 """
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 import torch
@@ -19,13 +20,12 @@ from sdlib.diffusion.samplers.fit import fit, moments
 from sdlib.diffusion.samplers.registry import sampler
 from sdlib.diffusion.samplers.step import Noise, Step, check_eta, renoise, transfer, walk
 
-
 FEW = 15  # steps; a walk of fewer into sigma = 0 goes down to it by way of order 2
 
 
-def lambdas(alpha: Tensor, sigma: Tensor, alpha2: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
-    """log(alpha / sigma) at both ends of a step; +infinity where sigma = 0."""
-    return (alpha / sigma).log(), (alpha2 / sigma2).log()
+def lambdas(alpha: Tensor, sigma: Tensor, alpha2: Tensor, sigma2: Tensor) -> tuple[float, float]:
+    """log(alpha / sigma) at both ends of a step; infinite where one of them is 0."""
+    return float((alpha / sigma).log()), float((alpha2 / sigma2).log())
 
 
 @sampler
@@ -49,11 +49,11 @@ def dpmpp_2m(
     def move(i, x, x0, *levels):
         lam, lam2 = lambdas(*levels)
         guess = x0
-        if past and lam2.isfinite():
+        if past and isfinite(lam2):
             before, x0_before = past.pop()
             r = (lam - before) / (lam2 - lam)
             guess = x0 + (x0 - x0_before) / (2 * r)  # eq-dpmpp-2m
-        if lam.isfinite():
+        if isfinite(lam):
             past[:] = [(lam, x0)]
         return renoise(x, guess, levels, eta, noise)
 
@@ -93,7 +93,7 @@ def dpmpp_3m(
     def move(i, x, x0, *levels):
         lam, lam2 = lambdas(*levels)
         h = lam2 - lam
-        if not lam.isfinite() or not lam2.isfinite() or not past:
+        if not isfinite(lam) or not isfinite(lam2) or not past:
             guess = x0
         else:
             first, *rest = [((lam - before) / h, d) for before, d in past]
@@ -105,7 +105,7 @@ def dpmpp_3m(
                 bend = (slope - (first[1] - x0_far) / (far - first[0])) / far
                 m1, m2 = moments(-h, 2)
                 guess = x0 + m1 * (slope + first[0] * bend) + m2 / 2 * bend  # eq-dpmpp-3m
-        if lam.isfinite():
+        if isfinite(lam):
             past[:] = [(lam, x0), *past[:1]]
         return transfer(x, guess, *levels)
 
@@ -144,17 +144,17 @@ def unipc(
         if last is not None:
             begun, begun_levels, used = last
             x = transfer(begun, _corrected(past[:used], lam, x0), *begun_levels)
-        if lam.isfinite():
+        if isfinite(lam):
             past[:] = [(lam, x0), *past[: order - 1]]
         used = min(order, len(past), len(grid) - i if clean else order)
-        last = (x, levels, used) if lam.isfinite() else None
+        last = (x, levels, used) if isfinite(lam) else None
         guess = _predicted(past[:used], lam2) if last else x0
         return transfer(x, guess, *levels)
 
     yield from walk(denoiser, grid, x, cond, move)
 
 
-def _predicted(past: list, lam2: Tensor) -> Tensor:
+def _predicted(past: list, lam2: float) -> Tensor:
     """The mean of x0 on the way to `lam2`, from the estimates so far (newest first)."""
     (lam, x0), *rest = past
     h = lam2 - lam
@@ -164,11 +164,11 @@ def _predicted(past: list, lam2: Tensor) -> Tensor:
     return fit([x0, *(d for _, d in rest)], [(before - lam) / h for before, _ in rest], -h)
 
 
-def _corrected(past: list, lam2: Tensor, arrived: Tensor) -> Tensor:
+def _corrected(past: list, lam2: float, arrived: Tensor) -> Tensor:
     """The same mean once the estimate at the end of the step, `arrived`, is known."""
     (lam, x0), *rest = past
     h = lam2 - lam
     if not rest:
         return (x0 + arrived) / 2
     places = [(before - lam) / h for before, _ in rest]
-    return fit([x0, *(d for _, d in rest), arrived], [*places, torch.ones_like(h)], -h)
+    return fit([x0, *(d for _, d in rest), arrived], [*places, 1.0], -h)

@@ -131,10 +131,10 @@ def lms(
         alpha, sigma, alpha2, sigma2 = levels
         if alpha == 0:
             return transfer(x, x0, *levels)
-        here, there = sigma / alpha, sigma2 / alpha2
+        here, there = float(sigma / alpha), float(sigma2 / alpha2)
         past[:] = [(here, to_eps(x0, x, alpha, sigma)), *past[: order - 1]]
         places = [(before - here) / (there - here) for before, _ in past[1:]]
-        return along(x, fit([eps for _, eps in past], places, torch.zeros_like(here)), *levels)
+        return along(x, fit([eps for _, eps in past], places, 0.0), *levels)
 
     yield from walk(denoiser, grid, x, cond, move)
 
