@@ -18,8 +18,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--frames", type=int, default=60, help="pictures in the film (default: 60)")
     one.add_argument("--points", type=int, default=3000, help="particles (default: 3000)")
     one.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
-    one.add_argument("--sampler", choices=["ddpm", "ddim"], default="ddpm",
-                     help="ddpm follows the SDE (default), ddim the ODE")  # fmt: skip
+    one.add_argument("--sampler", default="ddpm", metavar="NAME",
+                     help="ddpm follows the SDE (default), ddim the ODE; a wrong name lists all")  # fmt: skip
 
     one = commands.add_parser("train", help="train a recipe; goes on where it was interrupted")
     one.add_argument("name", metavar="NAME", help="a recipe, as swiss_roll")
@@ -57,16 +57,18 @@ def animate(args) -> int:
     import torch
 
     from sdlib.datasets import plane
+    from sdlib.diffusion import SAMPLERS
     from sdlib.training import RECIPES
     from sdlib.viz.film import LOOK, SUFFIXES, film, walk
 
     name = named("model or data set", args.name, list(dict.fromkeys([*RECIPES, *plane.NAMES])))
+    sampler = named("sampler", args.sampler, SAMPLERS)
     out = args.out or Path(f"{args.name}.gif")
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}; got {str(out)!r}.")
     out.parent.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(args.seed)
-    steps = walk(name, args.points, args.frames, args.sampler, generator)
+    steps = walk(name, args.points, args.frames, sampler, generator)
     film(steps, name.replace("_", " ")).save(out, **LOOK)
     print(f"{out}: {args.frames} frames, {out.stat().st_size / 1e6:.2f} MB")
     return 0

@@ -46,7 +46,7 @@ def test_names_with_and_without_underscores(name):
     assert cli.named("recipe", name, RECIPES) == "swiss_roll"
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "unipc"])
 def test_animate_writes_a_film(tmp_path, capsys, sampler):
     out = tmp_path / "new" / "roll.gif"
     arguments = ["animate", "swissroll", "--out", str(out), "--frames", "4", "--points", "50"]
@@ -147,6 +147,10 @@ def test_reproduce_compares_with_what_ships(small, tmp_path, monkeypatch, capsys
     ("arguments", "message"),
     [
         (["animate", "moon"], "unknown model or data set 'moon'; choose one of: swiss_roll"),
+        (
+            ["animate", "rings", "--sampler", "dpm"],
+            "unknown sampler 'dpm'; choose one of: ddim, ddpm",
+        ),
         (["animate", "rings", "--out", "a.mp4"], "--out must end in .gif or .webp; got 'a.mp4'"),
         (["animate", "rings", "--frames", "1"], "--frames must be at least 2; got 1"),
         (["animate", "rings", "--points", "0"], "--points must be at least 1; got 0"),
