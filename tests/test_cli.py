@@ -175,5 +175,5 @@ def test_broken_files_are_told_apart(tmp_path, capsys):
 
 def test_a_wrong_option_exits_with_2():
     with pytest.raises(SystemExit) as stop:
-        cli.main(["animate", "rings", "--sampler", "magic"])
+        cli.main(["animate", "rings", "--speed", "magic"])
     assert stop.value.code == 2
