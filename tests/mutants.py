@@ -94,16 +94,18 @@ def copy_of_the_project(folder: Path) -> None:
 
 
 def near(file: str) -> list[str]:
-    """The tests that carry the changed module's name, or its folder's, or lie in a folder of it."""
-    names = {Path(file).stem, Path(file).parent.name}
+    """The tests that carry the changed module's name, then those that carry or lie in its
+    folder's (a room of `diffusion`, say)."""
+    module, mirror = Path(file), ROOT / "tests" / Path(file).relative_to("sdlib").parent
     tests = [p for t in TESTS for p in sorted((ROOT / t).rglob("test_*.py"))]
-    mirror = ROOT / "tests" / Path(file).relative_to("sdlib").parent
-    return [
-        p.relative_to(ROOT).as_posix()
+    own = [p for p in tests if p.stem == f"test_{module.stem}"]
+    room = [
+        p
         for p in tests
-        if p.stem.removeprefix("test_") in names
-        or (p.parent == mirror and p.parent.parent.name != "tests")
+        if p.stem == f"test_{module.parent.name}"
+        or (p.parent == mirror and mirror.parent.name != "tests")
     ]
+    return [p.relative_to(ROOT).as_posix() for p in dict.fromkeys(own + room)]
 
 
 def child(folder: Path, tests: list[str]) -> None:
