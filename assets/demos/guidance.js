@@ -80,9 +80,11 @@ export function render({ model, el }) {
 
   const measure = ({ measured }, key) => measured && classes().reduce((sum, k) => sum + measured[k][key], 0) / classes().length;
   const pending = () => [cloud, ...SCALES.map((scale) => cloudOf({ ...settings, scale }))].find((one) => !one.measured);
+  let rested = false; // a frame that answers the hand does nothing else
   const work = animation(el, () => {
     const next = pending();
     if (!next) return false;
+    if (!rested) return (rested = true);
     advance(next);
     if (next === cloud) show();
     plot.redraw();
@@ -231,6 +233,7 @@ export function render({ model, el }) {
     show();
     plot.redraw();
     axis.redraw();
+    rested = false;
     work.play();
   }
 

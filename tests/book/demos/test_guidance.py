@@ -165,21 +165,35 @@ def test_reduced_motion_jumps(show):
     assert demo.state["node"] == STEPS
 
 
-def test_a_drag_stays_fluent(show):
-    """One change of the scale costs less than a frame of 33 ms in processor time."""
+def test_thirty_frames_a_second(show):
+    """Every frame another scale: new streams and their picture fit into a thirtieth second.
+
+    Counted in processor time of the page's thread, so that other work on the machine does not.
+    """
     demo = show("guidance", width=1000)
     wait(demo)
+    drag = """async (el, start) => {
+      for (let i = 0; i < 40; i++) {
+        el.model.set("state", {...el.model.get("state"), scale: start + i / 10});
+        await new Promise(requestAnimationFrame);
+      }
+    }"""
     session = demo.page.context.new_cdp_session(demo.page)
-    session.send("Performance.enable")
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
 
-    def spent():
+    def busy() -> float:
         metrics = session.send("Performance.getMetrics")["metrics"]
         return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
 
-    before, frames = spent(), 40
-    for i in range(frames):
-        demo.set(scale=round(2 + i * 0.1, 1))
-    assert (spent() - before) / frames < 0.15  # two drawn frames each, on a loaded machine
+    costs = []
+    for k in range(5):
+        before = busy()
+        demo.evaluate(drag, 2 + k / 73)  # scales that are not known yet
+        costs.append((busy() - before) / 40)
+        if costs[-1] < 1 / 30:
+            break
+    print(f"a frame of dragging: {1000 * costs[-1]:.1f} ms")
+    assert costs[-1] < 1 / 30, f"a frame takes {costs} seconds"
 
 
 @pytest.mark.parametrize("dark", [False, True])
