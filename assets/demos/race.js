@@ -108,7 +108,7 @@ export function render({ model, el }) {
   const grid = h("div", { style: "flex: 999 1 19rem; min-width: 0; display: grid; grid-template-columns: 1fr 1fr; gap: 0.75rem; align-content: start" });
   const side = h("div", { style: "flex: 1 1 14.5rem; min-width: 0" });
   body.append(grid, side);
-  const lanes = [0, 1, 2, 3].map((i) => new Lane(grid, i, (name) => state.set({ lanes: state.now.lanes.with(i, name) })));
+  const lanes = [0, 1, 2, 3].map((i) => new Lane(grid, i, (name) => state.set({ lanes: state.now.lanes.map((other, k) => (k === i ? name : other)) })));
 
   side.append(h("p", { class: "sd-title", style: "line-height: 44px" }, "Gap against evaluations"));
   const plotBox = h("div", { style: "margin-top: 0.375rem" });
@@ -125,6 +125,10 @@ export function render({ model, el }) {
   const kinds = select(more, { label: "denoiser", options: KINDS, value: state.now.kind, onChange: (kind) => state.set({ kind }) });
   const spacings = select(more, { label: "steps", options: SPACINGS, value: state.now.spacing, onChange: (spacing) => state.set({ spacing }) });
   const shows = choice(more, { label: "show", options: { gaps: "gaps", paths: "paths" }, value: state.now.show, onChange: (show) => state.set({ show }) });
+  for (const { element } of [kinds, spacings]) { // as wide as their column
+    element.parentElement.style.flex = "1 1 100%";
+    Object.assign(element.style, { flex: "1", minWidth: "0", padding: "0 0.5rem" });
+  }
   button(more, { label: "New noise", onClick: () => state.set({ seed: state.now.seed + 1 }) });
   note(el, "Black lines join each particle to where the exact solution of the ODE takes the same noise. Gap: the median length of those lines. "
     + "Floors: the distance to the data, where 1 is what an honest draw of 500 points has. Marked: the gap of the particle whose start, the ring, you can drag.");

@@ -23,19 +23,20 @@ function quantile(sorted, q) {
  * @returns {number}
  */
 export function slicedWasserstein(a, b, projections = 128) {
-  return slicedDistance(b, Math.min(a.length, b.length) / 2, projections)(a);
+  return slicedDistance(b, a.length / 2, projections)(a);
 }
 
 /**
  * The same distance to one cloud, `to`, which is sorted once for all: a function of clouds.
  * @param {Float64Array} to
- * @param {number} n how many points the smaller cloud has
+ * @param {number} size how many points those have
  * @returns {(points: Float64Array) => number}
  */
-export function slicedDistance(to, n, projections = 128) {
+export function slicedDistance(to, size, projections = 128) {
+  const n = Math.min(size, to.length / 2), alike = to.length === 2 * size;
   const along = (points, p) => {
     const angle = Math.PI * p / projections, sorted = projected(points, Math.cos(angle), Math.sin(angle));
-    return sorted.length === n ? sorted : Float64Array.from({ length: n }, (_, i) => quantile(sorted, (i + 0.5) / n));
+    return alike ? sorted : Float64Array.from({ length: n }, (_, i) => quantile(sorted, (i + 0.5) / n));
   };
   const there = Array.from({ length: projections }, (_, p) => along(to, p));
   return (points) => {
