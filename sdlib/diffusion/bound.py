@@ -93,6 +93,8 @@ def best_variance(
 ) -> Tensor:
     """The variance of the reverse step with the lowest bound (Bao et al. 2022, theorem 1).
 
+    There it is written for a perfect denoiser, with the score; the error holds for any.
+
     Args:
         square: the mean squared error of the estimate of x0 at (alpha, sigma), per dimension.
         alpha, sigma, alpha2, sigma2: where the step starts and where it ends.
