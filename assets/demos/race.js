@@ -10,7 +10,7 @@
 import { animation, arrows, pointer, reducedMotion } from "./lib/interact.js";
 import { State } from "./lib/state.js";
 import { button, choice, controls, h, note, select, slider } from "./lib/ui.js";
-import { digits, Lane, LETTERS, WINDOW } from "./race/lane.js";
+import { Lane, LETTERS, WINDOW } from "./race/lane.js";
 import { Plot } from "./race/plot.js";
 import { Exact, KINDS, Problem, SPACINGS } from "./race/problem.js";
 import { BUDGETS, NAMES, Run } from "./race/run.js";
@@ -99,13 +99,13 @@ export function render({ model, el }) {
 
   const first = controls(el, "The race");
   const play = button(first, { label: "Race", primary: true, onClick: toggle });
-  const one = button(first, { label: "+1", title: "one evaluation more", onClick: () => step(1) });
-  one.element.setAttribute("aria-label", "one evaluation more");
+  const one = button(first, { label: "+1", title: "+1 evaluation", onClick: () => step(1) });
+  one.element.setAttribute("aria-label", "+1 evaluation");
   const made = slider(first, { label: "evaluations made", min: 0, max: END, step: 1, value: 0, onInput: (value) => scrub(value) });
 
   const body = h("div", { style: "display: flex; flex-wrap: wrap; gap: 0.75rem 1.25rem" });
   el.append(body);
-  const grid = h("div", { style: "flex: 999 1 19rem; min-width: 0; display: grid; grid-template-columns: 1fr 1fr; gap: 0.75rem; align-content: start" });
+  const grid = h("div", { style: "flex: 999 1 24rem; min-width: 0; display: grid; grid-template-columns: 1fr 1fr; gap: 0.75rem; align-content: start" });
   const side = h("div", { style: "flex: 1 1 14.5rem; min-width: 0" });
   body.append(grid, side);
   const lanes = [0, 1, 2, 3].map((i) => new Lane(grid, i, (name) => state.set({ lanes: state.now.lanes.map((other, k) => (k === i ? name : other)) })));
@@ -113,7 +113,7 @@ export function render({ model, el }) {
   side.append(h("p", { class: "sd-title", style: "line-height: 44px" }, "Gap against evaluations"));
   const plotBox = h("div", { style: "margin-top: 0.375rem" });
   side.append(plotBox);
-  const plot = new Plot(plotBox, el.clientWidth < 560 ? 1.2 : 0.74);
+  const plot = new Plot(plotBox, el.clientWidth < 668 ? 1.2 : 0.74);
   const spend = slider(side, {
     label: "budget", min: 0, max: BUDGETS.length - 1, step: 1, value: 0,
     format: (i) => String(BUDGETS[i]), onInput: (i) => setBudget(BUDGETS[i]),
@@ -126,11 +126,11 @@ export function render({ model, el }) {
   const spacings = select(more, { label: "steps", options: SPACINGS, value: state.now.spacing, onChange: (spacing) => state.set({ spacing }) });
   const shows = choice(more, { label: "show", options: { gaps: "gaps", paths: "paths" }, value: state.now.show, onChange: (show) => state.set({ show }) });
   for (const { element } of [kinds, spacings]) { // as wide as their column
-    element.parentElement.style.flex = "1 1 100%";
+    Object.assign(element.parentElement.style, { flex: "1 1 100%", minWidth: "0" });
     Object.assign(element.style, { flex: "1", minWidth: "0", padding: "0 0.5rem" });
   }
   button(more, { label: "New noise", onClick: () => state.set({ seed: state.now.seed + 1 }) });
-  note(el, "Black lines join each particle to where the exact solution of the ODE takes the same noise. Gap: the median length of those lines. "
+  note(el, "Thin lines join each particle to where the exact solution of the ODE takes the same noise. Gap: the median length of those lines. "
     + "Floors: the distance to the data, where 1 is what an honest draw of 500 points has. Marked: the gap of the particle whose start, the ring, you can drag.");
 
   // --- the hand ---
@@ -157,6 +157,7 @@ export function render({ model, el }) {
     return at < budget;
   }, name);
   function name() {
+    said.set(sentence());
     play.label = racing.playing ? "Pause" : calls >= budget ? "Race again" : calls > 0 ? "Race on" : "Race";
   }
 
@@ -175,11 +176,9 @@ export function render({ model, el }) {
   // --- from the state to the picture ---
 
   function update(now) {
-    const before = problem;
     problem = problemOf(now);
     budget = nearest(now.budget);
     calls = clamp(now.at, 0, budget);
-    if (before !== problem) before?.exact.done || (work = null);
     runs = now.lanes.map((sampler) => runOf(sampler, budget, now.spacing));
     mark(now);
     const wanted = `${now.kind} ${now.seed} ${now.lanes} ${now.spacing} ${budget}`;
@@ -218,16 +217,21 @@ export function render({ model, el }) {
   }
 
   function sentence() {
+    if (racing.playing) return "They are off.";
     if (calls < budget) return `${Math.floor(calls)} of ${budget} evaluations made.`;
     if (!runs.every((run) => run.score)) return "Computing the exact solution.";
     const order = [0, 1, 2, 3].sort((a, b) => runs[a].score.gap - runs[b].score.gap), [best] = order, worst = order[3];
     const label = (i) => `${LETTERS[i]} (${NAMES[state.now.lanes[i]].replace(" (random)", "")})`;
-    const times = digits(Number((runs[worst].score.gap / runs[best].score.gap).toPrecision(2)));
+    const ratio = runs[worst].score.gap / runs[best].score.gap, times = ratio.toFixed(ratio < 10 ? 1 : 0);
     const there = runs.filter((run) => run.score.floors < 1.25).length;
     return `${label(best)} is nearest, ${label(worst)} ${times} times as far. As near to the data as an honest draw: ${there} of 4.`;
   }
 
-  el.demo = { get busy() { return work !== null; }, get runs() { return runs; }, get problem() { return problem; }, get marked() { return marked; } };
+  el.demo = {
+    get busy() { return work !== null; }, // the curves still grow
+    get ready() { return runs.every((run) => run.score); }, // all that the lanes show is known
+    get problem() { return problem; },
+  };
   update(state.now);
   return () => [computing, racing, state, plot, ...lanes].forEach((part) => part.destroy());
 }

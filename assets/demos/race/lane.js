@@ -11,9 +11,9 @@ export const WINDOW = 2.4, LETTERS = "ABCD", COLORS = ["noise", "amber", "accent
 const EVERY = 8; // of the particles, those that show their paths
 
 /** A number of three digits, short or long. */
-export const digits = (value) => {
-  if (value === 0 || (value >= 1e-5 && value < 1000)) return Number(value.toPrecision(3)).toString();
-  return value.toExponential(1);
+const digits = (value) => {
+  if (value === 0) return "0";
+  return value >= 1e-5 && value < 1000 ? value.toPrecision(3) : value.toExponential(1);
 };
 
 /** The data's shape: Gaussians, two standard deviations wide. */
@@ -111,7 +111,17 @@ export class Lane {
     this.drawMarked();
     let outside = 0;
     for (let i = 0; i < x.length; i += 2) outside += Math.abs(x[i]) > WINDOW || Math.abs(x[i + 1]) > WINDOW;
-    if (outside > x.length / 40) surface.text(`${outside} outside`, WINDOW, -WINDOW, { align: "right", dx: -8, dy: -12, size: 12 });
+    if (outside > x.length / 40) this.drawOutside(`${outside} outside`);
+  }
+
+  /** How many particles the window does not show, on a ground of its own. */
+  drawOutside(words) {
+    const { surface } = this, { context, colors, width, height } = surface;
+    context.save();
+    Object.assign(context, { fillStyle: colors.paper, globalAlpha: 0.85 });
+    context.fillRect(width - 84, height - 24, 84, 24);
+    context.restore();
+    surface.text(words, WINDOW, -WINDOW, { align: "right", dx: -8, dy: -12, size: 12 });
   }
 
   /** The exact way dashed, the sampler's own on top with its nodes, and the ring to drag. */

@@ -54,7 +54,7 @@ function exactDenoiser({ centers, width, masses }) {
   };
 }
 
-export const KINDS = { roll: "Swiss roll, exact", mixture: "eight blobs, exact", network: "Swiss roll, network" };
+export const KINDS = { roll: "roll, exact", mixture: "blobs, exact", network: "roll, network" };
 
 /** How the times of a grid are spread, u from 0 (noise) to 1 (data). */
 const TIMES = {
