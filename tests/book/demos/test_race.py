@@ -77,7 +77,7 @@ def race_grid(spacing: str, steps: int, to: float = ENDS[1]) -> Grid:
     return Grid(t, *COSINE(t), COSINE)
 
 
-def exact(kind: str, start: torch.Tensor, lam: float, steps: int = 100) -> torch.Tensor:
+def exact(kind: str, start: torch.Tensor, lam: float, steps: int = 200) -> torch.Tensor:
     if lam <= ENDS[0] + 1e-9:
         return start
     grid = race_grid("lambda", steps, to=lam)
