@@ -15,7 +15,7 @@ import { button, controls, note, readout, readouts, slider, stage, stages } from
 import { CROWD, place, Walks } from "./eta/walks.js";
 
 const WINDOW = 2.9, SECONDS = 4; // half the side of both views; how long a fall takes
-const SHADES = 12, FADES = 5, CELLS = 64; // colors along the roll, strengths along a path, the map's grain
+const SHADES = 12, CELLS = 64; // colors along the roll, the map's grain
 const MIDDLE = (CELLS - 1) / 2, FAR = 6 * (CELLS / (2 * WINDOW)) ** 2; // the map fades where starts are rare
 
 const channels = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16));
@@ -54,25 +54,39 @@ export function render({ model, el }) {
     });
   }
 
-  /** Draws paths of the crowd's members up to node `until`, faint at first and stronger later. */
+  // The crowd's paths are drawn once, on a sheet of their own: a fall only adds to them.
+  const sheet = { canvas: document.createElement("canvas"), crowd: null, colors: "", until: 0 };
+
+  /** The crowd's paths up to node `until`, faint at first and stronger later. */
   function streams(colors, until) {
-    const { context } = plane, { nodes } = crowd, last = nodes.length - 1, whole = Math.floor(until);
-    Object.assign(context, { lineWidth: 1.1, lineJoin: "round" });
-    for (let fade = 0; fade < FADES; fade++) {
-      const from = Math.round(fade * last / FADES), to = Math.min(Math.round((fade + 1) * last / FADES), whole);
-      if (to <= from) continue;
-      context.globalAlpha = 0.06 + 0.34 * fade / (FADES - 1);
-      byShade.forEach((members, k) => {
-        context.strokeStyle = css(colors[k]);
-        context.beginPath();
-        for (const i of members) {
-          context.moveTo(plane.px(nodes[from][2 * i]), plane.py(nodes[from][2 * i + 1]));
-          for (let n = from + 1; n <= to; n++) context.lineTo(plane.px(nodes[n][2 * i]), plane.py(nodes[n][2 * i + 1]));
-        }
-        context.stroke();
-      });
+    const { canvas } = sheet, { width, ratio } = plane, tint = colors.join(), whole = Math.floor(until);
+    const brush = canvas.getContext("2d");
+    if (sheet.crowd !== crowd || sheet.colors !== tint || canvas.width !== plane.element.width || whole < sheet.until) {
+      Object.assign(sheet, { crowd, colors: tint, until: 0 });
+      canvas.width = canvas.height = plane.element.width; // which also clears it
+      brush.setTransform(ratio, 0, 0, ratio, 0, 0);
     }
-    context.globalAlpha = 1;
+    for (; sheet.until < whole; sheet.until++) strokes(brush, colors, sheet.until, 1);
+    plane.context.drawImage(canvas, 0, 0, width, width);
+    if (until > whole) strokes(plane.context, colors, whole, until - whole);
+    plane.context.globalAlpha = 1;
+  }
+
+  /** A share of the crowd's steps from node n to the next. */
+  function strokes(brush, colors, n, share) {
+    const { nodes } = crowd, here = nodes[n], next = nodes[n + 1];
+    const left = plane.px(0), top = plane.py(0), unit = plane.px(1) - left;
+    Object.assign(brush, { lineWidth: 1.1, globalAlpha: 0.06 + 0.34 * n / nodes.length });
+    byShade.forEach((members, k) => {
+      brush.strokeStyle = css(colors[k]);
+      brush.beginPath();
+      for (const i of members) {
+        const x = here[2 * i], y = here[2 * i + 1];
+        brush.moveTo(left + unit * x, top - unit * y);
+        brush.lineTo(left + unit * (x + share * (next[2 * i] - x)), top - unit * (y + share * (next[2 * i + 1] - y)));
+      }
+      brush.stroke();
+    });
   }
 
   /** Where point i of some nodes is at a place between them. */
