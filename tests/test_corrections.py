@@ -1,5 +1,6 @@
 """The page of corrections: what it says is computed here, and the page must state these numbers."""
 
+import math
 import re
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import torch
 
 from sdlib.datasets import plane
 from sdlib.diffusion import (
+    SAMPLERS,
+    ClassDenoiser,
     IdealDenoiser,
+    classifier_free,
     ddim,
     ddpm,
     make_grid,
@@ -18,7 +22,11 @@ from sdlib.diffusion import (
     to_eps,
     transfer,
 )
+from sdlib.diffusion.samplers import dpmpp_2m, dpmpp_3m, unipc
+from sdlib.diffusion.samplers.fit import fit
+from sdlib.diffusion.samplers.step import walk
 from sdlib.diffusion.schedule import from_betas
+from tests.diffusion.samplers.common import MIXTURE, even_in_lambda, last, start
 
 PAGE = (Path(__file__).resolve().parent.parent / "book" / "corrections.md").read_text("utf8")
 SECTIONS = dict(
@@ -194,10 +202,62 @@ def test_leading():
     assert theirs.timesteps[0] == 981
 
 
+def whole_parabola(denoiser, grid, x):
+    """3M with all of its bend; tests/parity holds that `dpmpp_3m` has diffusers' weights."""
+    past, lam = [], grid.lam.tolist()
+
+    def move(i, x, x0, *levels):
+        past[:] = [x0, *past[:2]]
+        h = lam[i + 1] - lam[i]
+        places = [(lam[i - k] - lam[i]) / h for k in range(1, len(past))]
+        return transfer(x, fit(past, places, -h), *levels)
+
+    yield from walk(denoiser, grid, x, None, move)
+
+
+def test_third_order():
+    short = even_in_lambda(3, -1e-6, 1e-6)  # tau = -2, -1, 0 and then the end of the step
+    tau = lambda alpha, sigma: (alpha / sigma).log() / (short.lam[3] - short.lam[2])  # noqa: E731
+    parabola = lambda x, t, alpha, sigma, cond=None: (  # noqa: E731
+        (tau(alpha, sigma) - tau(short.alpha[2], short.sigma[2])) ** 2 + 0 * x
+    )
+
+    def mean(sampler):
+        """What it takes for the mean of x0 over the last step."""
+        *_, before, after = sampler(parabola, short, torch.ones(1, 1))
+        keep = short.sigma[3] / short.sigma[2]
+        return (after.x - keep * before.x) / (short.alpha[3] - keep * short.alpha[2])
+
+    states("corr-third-order", mean(whole_parabola), mean(dpmpp_3m))
+
+    exact = last(unipc(MIXTURE, even_in_lambda(1500), start(), order=3))
+
+    def error(sampler, steps):
+        ends = last(sampler(MIXTURE, even_in_lambda(steps), start())) - exact
+        return ends.norm(dim=1).median()
+
+    for sampler in (dpmpp_3m, whole_parabola):
+        order = math.log2(error(sampler, 120) / error(sampler, 240))
+        states("corr-third-order", order, digits=1)
+    states("corr-third-order", error(dpmpp_3m, 120) / error(dpmpp_2m, 120), digits=2)
+
+
 def test_guidance():
     u, c = torch.randn(2, 6)
     torch.testing.assert_close(u + 7.5 * (c - u), (1 + 6.5) * c - 6.5 * u)
     assert "7.5" in SECTIONS["corr-guidance"] and "6.5" in SECTIONS["corr-guidance"]
+
+
+def test_guided_samples_are_not_of_the_sharpened_density():
+    zero = torch.zeros(1, 1)
+    class_ = plane.GaussianMixture(zero, torch.tensor([1.0]))
+    whole = plane.GaussianMixture(zero, torch.tensor([2.0]).sqrt())
+    guided = classifier_free(ClassDenoiser([class_], whole), 3.0, uncond=1)
+    grid = make_grid(schedule("edm", sigma_max=1000.0), 200, "karras")
+    x = grid.sigma[0] * torch.ones(1, 1, dtype=torch.float64)  # one standard deviation
+    *_, last = SAMPLERS["heun"](guided, grid, x, cond=torch.tensor([0]))
+    assert last.x.square().item() == pytest.approx(0.25, rel=0.01)
+    states("corr-sharpened", 1 / (3 / 1 - 2 / 2), 2.0 ** (1 - 3))
 
 
 def test_prediction_type_sample():
