@@ -51,10 +51,10 @@ def heun(
 
 
 def _heun(denoiser, x, x0, t2, cond, alpha, sigma, alpha2, sigma2) -> Tensor:
-    there = transfer(x, x0, alpha, sigma, alpha2, sigma2)
     if alpha == 0 or sigma2 == 0:
-        return there
+        return transfer(x, x0, alpha, sigma, alpha2, sigma2)
     eps = to_eps(x0, x, alpha, sigma)
+    there = along(x, eps, alpha, sigma, alpha2, sigma2)
     eps2 = to_eps(ask(denoiser, there, t2, alpha2, sigma2, cond), there, alpha2, sigma2)
     return along(x, (eps + eps2) / 2, alpha, sigma, alpha2, sigma2)  # eq-heun
 
