@@ -82,9 +82,10 @@ test-colab: $(COLAB)/.stamp  ## unit tests and chapters with the versions of Col
 reproduce: $(VENV)/.stamp  ## train the shipped checkpoints again and compare their cards
 	$(PY) -m sdlib reproduce
 
-benchmark: $(VENV)/.stamp  ## print speed and quality beside the peers
+benchmark: $(VENV)/.stamp  ## print speed and quality beside the peers, and of all samplers
 	$(PY) -m pip install -q -r requirements-benchmark.txt
 	$(PY) benchmarks/plane.py
+	$(PY) benchmarks/samplers.py
 
 links: $(VENV)/.stamp  ## ask every outside address that the book names whether it still answers
 	$(VENV)/bin/jupyter-book build . --builder linkcheck
