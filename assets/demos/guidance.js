@@ -199,12 +199,14 @@ export function render({ model, el }) {
   const shownChoice = choice(second, { label: "show", options: SHOWN, value: "both", onChange: (next) => state.set({ shown: next }) });
   const words = note(el);
 
-  function sentence({ scale, kind }) {
+  function sentence({ scale, kind, low, high }) {
     if (scale === 1) return "Scale 1: no guidance. The network alone smears the thin branches.";
     if (scale < 1) return "Below 1 the class counts for less; at 0 only the other estimate is followed.";
     if (kind === "negative") return "Each coral is told what to avoid, and pushed off beyond its own far side.";
     if (kind === "auto" && scale > 5) return "Too far. (Recall is misled by strays: each has a large ball, and covers points that nothing is near.)";
     if (kind === "auto") return "Away from a worse network: onto the branches, and the root that both corals share stays.";
+    if (high < 0) return "Guided late: which branch is settled by then, so the root stays, and only the haze is cleared.";
+    if (low > 0) return "Guided early: the root is given up, and the haze comes back after.";
     if (scale > 4) return "Far from everything the network was trained on: the streams end where no data is.";
     return "The streams thin out and part: the root that both corals share is given up first.";
   }
