@@ -88,23 +88,21 @@ def dpmpp_3m(
     has, which costs it the third order. `unipc` with order=3 keeps the whole.
     """
     past = []  # (lambda, x0), newest first
-    short = len(grid) < FEW and not grid.lam[-1].isfinite()
+    short = len(grid) < FEW and not isfinite(grid.lam[-1])
 
     def move(i, x, x0, *levels):
         lam, lam2 = lambdas(*levels)
-        h = lam2 - lam
-        if not isfinite(lam) or not isfinite(lam2) or not past:
-            guess = x0
-        else:
-            first, *rest = [((lam - before) / h, d) for before, d in past]
-            slope = (x0 - first[1]) / first[0]
-            if not rest or (short and i == len(grid) - 2):
-                guess = x0 + slope / 2
-            else:
-                ((far, x0_far),) = rest
-                bend = (slope - (first[1] - x0_far) / (far - first[0])) / far
+        guess, h = x0, lam2 - lam
+        if past and isfinite(lam2):
+            # how many steps behind each estimate lies, and the estimate
+            (near, x0_near), *older = [((lam - before) / h, d) for before, d in past]
+            slope = (x0 - x0_near) / near
+            guess = x0 + slope / 2
+            if older and not (short and i == len(grid) - 2):
+                ((far, x0_far),) = older
+                bend = (slope - (x0_near - x0_far) / (far - near)) / far
                 m1, m2 = moments(-h, 2)
-                guess = x0 + m1 * (slope + first[0] * bend) + m2 / 2 * bend  # eq-dpmpp-3m
+                guess = x0 + m1 * (slope + near * bend) + m2 / 2 * bend  # eq-dpmpp-3m
         if isfinite(lam):
             past[:] = [(lam, x0), *past[:1]]
         return transfer(x, guess, *levels)
