@@ -172,7 +172,7 @@ def rescaled(share: float = 0.7, predicts: str | Parameterization = "eps") -> Co
 
 
 def projected(parallel: float = 0.0) -> Correction:
-    """Projected guidance (Sadat et al. 2024, section 4): less of the part that only adds contrast.
+    """Projected guidance (Sadat et al. 2025, section 4): less of the part that only adds contrast.
 
     What guidance adds is split into a part along the conditional estimate and a part across; the
     first is scaled by `parallel` (1 changes nothing). Their threshold and momentum are left out.

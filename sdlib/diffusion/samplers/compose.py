@@ -39,7 +39,7 @@ def chain(first: Sampler, second: Sampler, at: float) -> Sampler:
 def restart(base: Sampler, low: float, high: float, times: int = 1) -> Sampler:
     """A sampler that, on reaching `low`, is noised back up to `high` and comes down again.
 
-    Xu et al. 2023, algorithm 1: the fresh noise forgets errors that the walk has gathered. The
+    Xu et al. 2023, algorithm 2: the fresh noise forgets errors that the walk has gathered. The
     nodes between the two levels are yielded once for each pass.
 
     Args:

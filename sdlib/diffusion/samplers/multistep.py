@@ -82,10 +82,11 @@ def dpmpp_3m(
     noise: Noise = torch.randn_like,
     cond: Any = None,
 ) -> Iterator[Step]:
-    """DPM-Solver++(3M), as its authors' code and all since have it. Arguments as for `ddim`.
+    """DPM-Solver++(3M), as its authors' code has it (k-diffusion and diffusers follow).
 
     That code gives the second difference half of the weight that a parabola through three estimates
-    has, which costs it the third order. `unipc` with order=3 keeps the whole.
+    has, which costs it the third order. `unipc` with order=3 keeps the whole. Arguments as for
+    `ddim`.
     """
     past = []  # (lambda, x0), newest first
     short = len(grid) < FEW and not isfinite(grid.lam[-1])
