@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--points", type=int, default=3000, help="particles (default: 3000)")
     one.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
     one.add_argument("--sampler", default="ddpm", metavar="NAME",
-                     help="ddpm follows the SDE (default), ddim the ODE; a wrong name lists all")  # fmt: skip
+                     help="ddpm, along the SDE (default), ddim, along the ODE, or another; "
+                          "a name that is none lists all")  # fmt: skip
 
     one = commands.add_parser("train", help="train a recipe; goes on where it was interrupted")
     one.add_argument("name", metavar="NAME", help="a recipe, as swiss_roll")

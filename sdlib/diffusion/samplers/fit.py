@@ -1,10 +1,10 @@
 """Where the fast solvers get their weights: a polynomial through past estimates (Chapter 9).
 
 A step of a linear multistep method needs the mean of a function over the step, of which it knows
-the value where it stands and at some places behind. It puts the polynomial through them and takes
-that one's mean. Here places are counted in steps, tau = 0 where the step begins and 1 where it
-ends, and the mean gives tau the weight exp(z (1 - tau)): z = 0 is a plain mean, z = -h the kernel
-of the ODE in lambda for estimates of x0, z = h the one for eps.
+the value where it stands and at some places behind, or ahead if it has been there to look. It puts
+the polynomial through them and takes that one's mean. Here places are counted in steps, tau = 0
+where the step begins and 1 where it ends, and the mean gives tau the weight exp(z (1 - tau)): z = 0
+is a plain mean, z = -h the kernel of the ODE in lambda for estimates of x0, z = h the one for eps.
 """
 
 import math

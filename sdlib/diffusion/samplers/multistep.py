@@ -121,7 +121,7 @@ def unipc(
     noise: Noise = torch.randn_like,
     cond: Any = None,
 ) -> Iterator[Step]:
-    """UniPC with B2(h) = e^h - 1 (Zhao et al. 2023, algorithm 1): predict, look, correct.
+    """UniPC with B2(h) = e^h - 1 (Zhao et al. 2023, algorithms 1 and 2): predict, look, correct.
 
     The estimate made at a node also mends the step that led there, at no extra call, which raises
     the order by one. A state that is yielded is the prediction, since it is what the denoiser saw.
