@@ -1,7 +1,7 @@
 """Every sampler beside every other: quality for a number of calls, and what a step costs.
 
     make benchmark                       # this and the other benchmark
-    python benchmarks/samplers.py        # about six minutes on one core, one more the first time
+    python benchmarks/samplers.py        # about ten minutes on one core, one more the first time
     python benchmarks/samplers.py --quick
     python benchmarks/samplers.py --write    # puts the tables into book/performance.md
 
@@ -199,18 +199,19 @@ distance = partial(sliced_wasserstein, projections=32)
 def quality(
     data: Plane, denoiser: Callable, sampler: Callable, grid: Grid, n: int, seeds: int
 ) -> float:
-    """How far `n` samples are from `n` fresh points: the mean over seeds.
+    """How far `n` samples are from `n` fresh points: the mean over seeds, four sets of points each.
 
     A seed fixes the starting noise, the fresh points and the noise on the way.
     """
-    away = 0.0
+    away = []
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
-        real = data.draw(n, generator)
+        real = [data.draw(n, generator) for _ in range(4)]
         x = grid.sigma[0] * torch.randn(n, 2, generator=generator, dtype=torch.float64)
         noise = lambda x, g=generator: torch.randn(x.shape, generator=g, dtype=x.dtype)  # noqa: E731
-        away += distance(last(sampler(denoiser, grid, x, noise=noise)), real)
-    return away / seeds
+        x = last(sampler(denoiser, grid, x, noise=noise))
+        away += [distance(x, points) for points in real]
+    return statistics.mean(away)
 
 
 def quality_table(data: Plane, n: int, seeds: int) -> list[list[str]]:
