@@ -37,7 +37,7 @@ export function render({ model, el }) {
 
   // --- the bill ---
   const row = stages(el);
-  const left = stage(row, "What each step costs");
+  const left = stage(row, "What each step costs, in bits");
   const bars = new Surface(left, {
     label: "", interactive: true, aspect: 1.1, margin: [10, 8, 26, 42],
     draw({ colors }) {
@@ -47,7 +47,6 @@ export function render({ model, el }) {
       const ticks = [0.001, 0.01, 0.03, 0.1, 0.3, 1, 2, 4, 8, 16].filter((tick) =>
         tick <= top * 1.1 && root(tick) > 0.07 * bars.y[1]);
       bars.axes({ y: ticks.map(root), format: (tick) => String(+(tick * tick).toPrecision(1)) });
-      bars.text("bits", bars.x[0], bars.y[1], { dx: 18, dy: 8 });
       bars.text("noise", bars.x[0], 0, { dx: 2, dy: 13, align: "left", color: colors.noise });
       bars.text("data", bars.x[1], 0, { dx: -2, dy: 13, align: "right", color: colors.data });
       const { context } = bars, width = bars.px(1) - bars.px(0);
@@ -187,12 +186,14 @@ export function render({ model, el }) {
     return shown.step < last;
   }, (playing) => { play.label = playing ? "Pause" : "Walk"; });
 
-  function sentence({ v, steps }) {
+  function sentence({ v, steps, bill }) {
     const { at, best } = shown;
     const close = Math.abs(Math.log(at.variance / at.w));
     if (shown.step === steps - 1) return "The last jump: with no small variance to choose, the bell has the large one. If the hill has several tops, more steps must come before it.";
-    if (at.large / at.small < 1.05) return "This step is so short that small and large are the same to within a few percent.";
+    if (bill === "one" && shown.bill.total < shown.bill.exact) return "The sampler is more generous here than the data: it gives this point more density, so its bill is lower than the exact one.";
+    if (at.large / at.small < 1.05) return "This step changes the noise so little that small and large are the same to within a few percent.";
     if (v > best + 0.25) return `The sampler knows x\u2080 well enough for v = ${best.toFixed(2)} at this step: the orange bell is too wide.`;
+    if (best > 1.25) return "This point surprises the sampler at this step: not even the large variance is wide enough for it.";
     if (v < best - 0.25) return `There is doubt about x\u2080 at this step: it wants v = ${best.toFixed(2)}, and the orange bell is too narrow.`;
     if (close > 0.7) return "The variance is right on average, but not from where the sampler stands now.";
     return steps < 50 ? "The variance suits this step. What is still lost is the shape: a bell is no hill of several tops." : "The variance suits this step.";

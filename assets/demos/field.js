@@ -250,7 +250,7 @@ export function render({ model, el }) {
     if (now === start) return "One particle, not yet sent down. Press Run down, or pull the time slider to the left.";
     if (same > 0.97 * FUTURES) return "All futures share the ODE's hill: by now the point has decided where it belongs.";
     return noise === 1
-      ? "One point, one ODE path, many SDE futures. The mean of their ends is the best guess D(x), the cross; the ODE's end is not."
+      ? "One point, one ODE path, many SDE futures. Up to chance, the mean of their ends is the best guess D(x), the cross; the ODE's end is not."
       : "Another amount of noise scatters the futures of one point differently, and leaves the clouds as they are.";
   }
 
