@@ -1,5 +1,26 @@
 """Networks, each with a frozen config dataclass that says its size (from Chapter 1 on)."""
 
+from sdlib.models.attention import Attention
+from sdlib.models.clip import CLIPTextConfig, CLIPTextEncoder, TextEmbedding
+from sdlib.models.dit import DiT, DiTConfig
 from sdlib.models.mlp import MLP, MLPConfig
+from sdlib.models.stable_diffusion import StableDiffusionConfig
+from sdlib.models.unet import UNet, UNetConfig
+from sdlib.models.vae import AutoencoderKL, Latents, VAEConfig
 
-__all__ = ["MLP", "MLPConfig"]
+__all__ = [
+    "MLP",
+    "Attention",
+    "AutoencoderKL",
+    "CLIPTextConfig",
+    "CLIPTextEncoder",
+    "DiT",
+    "DiTConfig",
+    "Latents",
+    "MLPConfig",
+    "StableDiffusionConfig",
+    "TextEmbedding",
+    "UNet",
+    "UNetConfig",
+    "VAEConfig",
+]

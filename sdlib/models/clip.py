@@ -1,0 +1,132 @@
+"""CLIP's text encoder: tokens to the vectors that the U-Net looks at (Chapter 17)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdlib.models.attention import Attention
+
+ACTIVATIONS = {"gelu": F.gelu, "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x)}
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig:
+    """The size of a `CLIPTextEncoder`. The defaults are ViT-L/14's, which Stable Diffusion v1 uses.
+
+    Attributes:
+        width: of a token's vector.
+        layers, heads: of the transformer.
+        vocabulary: how many tokens there are.
+        length: the longest text, in tokens.
+        activation: "quick_gelu" (OpenAI's) or "gelu" (OpenCLIP's).
+        projection: width of the space shared with pictures, where there is a projection; else 0.
+        end: the token that ends a text.
+    """
+
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    vocabulary: int = 49408
+    length: int = 77
+    activation: str = "quick_gelu"
+    projection: int = 0
+    end: int = 49407
+
+    def __post_init__(self):
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activation {self.activation!r}; choose one of: {', '.join(ACTIVATIONS)}."
+            )
+
+    @classmethod
+    def sd15(cls) -> "CLIPTextConfig":
+        """The text half of CLIP ViT-L/14 (Radford et al. 2021)."""
+        return cls()
+
+    @classmethod
+    def sd2(cls) -> "CLIPTextConfig":
+        """Of OpenCLIP ViT-H/14, less its last layer, as Stable Diffusion 2 uses it."""
+        return cls(width=1024, layers=23, heads=16, activation="gelu")
+
+    @classmethod
+    def tiny(cls, **changes) -> "CLIPTextConfig":
+        """Small, but for the vocabulary, for tests; `changes` are fields."""
+        return cls(**{"width": 32, "layers": 2, "heads": 4, **changes})
+
+
+@dataclass(frozen=True)
+class TextEmbedding:
+    """`tokens [b, n, width]`; `pooled [b, width or projection]`, the whole text in one vector."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+
+class Layer(nn.Module):
+    """Tokens look back at those before them, then each thinks: `[b, n, width]`."""
+
+    def __init__(self, config: CLIPTextConfig):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width)
+        self.attention = Attention(config.width, config.heads, bias=True, causal=True)
+        self.norm2 = nn.LayerNorm(config.width)
+        self.up = nn.Linear(config.width, 4 * config.width)
+        self.down = nn.Linear(4 * config.width, config.width)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.down(self.activation(self.up(self.norm2(x))))
+
+
+class CLIPTextEncoder(nn.Module):
+    """`ids [b, n]` -> `TextEmbedding` (Radford et al. 2021, section 2.4)."""
+
+    def __init__(self, config: CLIPTextConfig | None = None):
+        super().__init__()
+        self.config = config = config or CLIPTextConfig()
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.length, config.width)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.projection = (
+            nn.Linear(config.width, config.projection, bias=False) if config.projection else None
+        )
+
+    def forward(self, ids: Tensor, skip: int = 0, norm: bool = True) -> TextEmbedding:
+        """The vectors of each token, and of the text.
+
+        Args:
+            ids: of tokens, `[b, n]` with n of at most `config.length`.
+            skip: how many of the last layers the tokens leave out ("clip skip" less 1).
+            norm: whether the last norm is applied to the tokens; SDXL leaves it out.
+
+        Raises:
+            ValueError: for ids of another shape or beyond the vocabulary, or a skip of all layers.
+        """
+        config = self.config
+        if ids.ndim != 2 or not 0 < ids.shape[1] <= config.length:
+            raise ValueError(
+                f"ids must be [b, n] with n from 1 to {config.length}; got {tuple(ids.shape)}."
+            )
+        if not 0 <= int(ids.min()) <= int(ids.max()) < config.vocabulary:
+            raise ValueError(
+                f"ids must lie between 0 and {config.vocabulary - 1}, the vocabulary of this text "
+                f"encoder; got {int(ids.min())} to {int(ids.max())}."
+            )
+        if not 0 <= skip < config.layers:
+            raise ValueError(f"skip must lie between 0 and {config.layers - 1}; got {skip}.")
+        x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
+        kept = x
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i == config.layers - 1 - skip:
+                kept = x
+        whole = self.norm(x)
+        first_end = (ids == config.end).int().argmax(dim=1)
+        pooled = whole[torch.arange(len(ids), device=ids.device), first_end]
+        if self.projection is not None:
+            pooled = self.projection(pooled)
+        return TextEmbedding(self.norm(kept) if norm else kept, pooled)

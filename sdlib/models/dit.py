@@ -1,0 +1,170 @@
+"""The diffusion transformer: patches as tokens, conditions through the norms (Chapter 13)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdlib.models.attention import Attention
+from sdlib.models.layers import time_embedding
+
+FREQUENCIES = 256  # numbers that tell the time
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """The size of a `DiT`. The defaults are DiT-XL/2's.
+
+    Attributes:
+        channels: of an image (4 for latents).
+        out_channels: 8 where it predicts a variance as well, as DiT-XL/2 does.
+        size: pixels a side that positions are counted for.
+        patch: pixels a side of a token.
+        width, depth, heads: of the transformer.
+        classes: how many classes it knows, with one more for none; 0 for no classes.
+        text_width: of text tokens that it looks at by cross-attention; 0 for no text.
+    """
+
+    channels: int = 4
+    out_channels: int = 8
+    size: int = 32
+    patch: int = 2
+    width: int = 1152
+    depth: int = 28
+    heads: int = 16
+    classes: int = 1000
+    text_width: int = 0
+
+    def __post_init__(self):
+        if self.size % self.patch or self.width % 4:
+            raise ValueError(
+                f"size must be a multiple of patch, and width of 4; got {self.size}, {self.patch} "
+                f"and {self.width}."
+            )
+
+    @classmethod
+    def xl_2(cls) -> "DiTConfig":
+        """DiT-XL/2 for pictures of 256 x 256 (Peebles & Xie 2023, table 1)."""
+        return cls()
+
+    @classmethod
+    def tiny(cls, **changes) -> "DiTConfig":
+        """A few thousand parameters in the same shape, for tests; `changes` are fields."""
+        sizes = {"size": 8, "width": 32, "depth": 2, "heads": 4, "classes": 10}
+        return cls(**{**sizes, "out_channels": 4, **changes})
+
+
+def grid_positions(width: int, h: int, w: int) -> Tensor:
+    """`[h * w, width]`, float32: where each patch stands, row by row.
+
+    The first half tells the column, the second the row, each as sines and then cosines at falling
+    frequencies, after Peebles & Xie's code.
+    """
+    quarter = width // 4
+    frequency = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    angles = [place.flatten()[:, None] * frequency for place in (column, row)]
+    return torch.cat([wave for a in angles for wave in (a.sin(), a.cos())], dim=1).float()
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """A plain layer norm, then the condition's own scale and shift: `[b, n, d]`."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale[:, None]) + shift[:, None]
+
+
+class Block(nn.Module):
+    """adaLN-Zero (Peebles & Xie 2023, section 3.2): the condition scales, shifts and gates.
+
+    The gates start at zero, so that a new block does nothing.
+    """
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        width = config.width
+        self.condition = nn.Linear(width, 6 * width)
+        self.self_attention = Attention(width, config.heads, bias=True)
+        self.cross_attention = (
+            Attention(width, config.heads, config.text_width, bias=True)
+            if config.text_width
+            else None
+        )
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        nn.init.zeros_(self.condition.weight)
+        nn.init.zeros_(self.condition.bias)
+        if self.cross_attention is not None:
+            nn.init.zeros_(self.cross_attention.out.weight)
+            nn.init.zeros_(self.cross_attention.out.bias)
+
+    def forward(self, x: Tensor, condition: Tensor, text: Tensor | None) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.condition(condition).chunk(6, dim=1)
+        x = x + gate1[:, None] * self.self_attention(_modulate(x, shift1, scale1))
+        if self.cross_attention is not None:
+            x = x + self.cross_attention(x, text)
+        h = F.gelu(self.up(_modulate(x, shift2, scale2)), approximate="tanh")
+        return x + gate2[:, None] * self.down(h)
+
+
+class DiT(nn.Module):
+    """`(x [b, c, h, w], t [b], cond) -> [b, out_channels, h, w]` (Peebles & Xie 2023).
+
+    `cond` is a class a sample, `[b]` (None, or `config.classes`, for none), or, where the config
+    has a text width, text tokens `[b, m, text_width]`. Heights and widths are multiples of a patch.
+
+    Raises:
+        ValueError: for a condition or a size that does not fit.
+    """
+
+    def __init__(self, config: DiTConfig | None = None):
+        super().__init__()
+        self.config = config = config or DiTConfig()
+        width, patch = config.width, config.patch
+        self.stem = nn.Conv2d(config.channels, width, patch, stride=patch)
+        self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(config.classes + 1, width) if config.classes else None
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.condition = nn.Linear(width, 2 * width)
+        self.head = nn.Linear(width, patch * patch * config.out_channels)
+        for layer in (self.condition, self.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        patch = self.config.patch
+        if x.ndim != 4 or x.shape[1] != self.config.channels or any(n % patch for n in x.shape[2:]):
+            raise ValueError(
+                f"this DiT takes [b, {self.config.channels}, h, w] with h and w multiples of "
+                f"{patch}; got shape {tuple(x.shape)}."
+            )
+        h, w = (n // patch for n in x.shape[2:])
+        text, label = self._conditions(cond, x)
+        condition = self.time(time_embedding(t, FREQUENCIES).to(x.dtype))
+        condition = F.silu(condition if label is None else condition + label)
+
+        x = self.stem(x).flatten(2).transpose(1, 2)  # b c h w -> b (h w) d
+        x = x + grid_positions(self.config.width, h, w).to(x)
+        for block in self.blocks:
+            x = block(x, condition, text)
+        x = self.head(_modulate(x, *self.condition(condition).chunk(2, dim=1)))
+        x = x.unflatten(2, (patch, patch, -1)).unflatten(1, (h, w))  # b h w p q c
+        return x.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # b c (h p) (w q)
+
+    def _conditions(self, cond: Tensor | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The text to look at, and the vector of the class."""
+        config = self.config
+        if config.text_width:
+            if cond is None or cond.ndim != 3 or cond.shape[2] != config.text_width:
+                raise ValueError(
+                    f"text must be [b, m, {config.text_width}]; "
+                    f"got {None if cond is None else tuple(cond.shape)}."
+                )
+            return cond, None
+        if self.label is None:
+            if cond is not None:
+                raise ValueError("this DiT was built without conditions; cond must be None.")
+            return None, None
+        if cond is None:
+            cond = torch.full((len(x),), config.classes, device=x.device)
+        if cond.shape != x.shape[:1] or cond.is_floating_point():
+            raise ValueError(f"cond must hold a class for each of {len(x)} samples, [b].")
+        return None, self.label(cond)

@@ -1,0 +1,138 @@
+"""The layers that the U-Net and the autoencoder are made of (Chapter 11).
+
+Images are `[b, c, h, w]`, tokens `[b, n, d]`. Group norms have 32 groups; torch's kernels keep
+their sums in float32 whatever the precision of the input.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdlib.models.attention import Attention
+
+GROUPS = 32
+
+
+def time_embedding(t: Tensor, width: int) -> Tensor:
+    """`t [b]` -> `[b, width]`, float32: cosines, then sines, of t at falling frequencies.
+
+    Frequency i is 10000^(-i / (width / 2)) (Ho et al. 2020, after Vaswani et al. 2017, section 3.5).
+    """
+    half = width // 2
+    i = torch.arange(half, dtype=torch.float32, device=t.device)
+    angle = t.float()[:, None] * torch.exp(-math.log(10000) * i / half)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class ResBlock(nn.Module):
+    """Two norms, activations and convolutions beside a straight way: `[b, c, h, w]`, c changes.
+
+    Args:
+        inputs, outputs: channels.
+        time_width: of the time embedding that is added between the convolutions; 0 for none.
+        eps: of the norms.
+    """
+
+    def __init__(self, inputs: int, outputs: int, time_width: int = 0, eps: float = 1e-5):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(GROUPS, inputs, eps)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.time = nn.Linear(time_width, outputs) if time_width else None
+        self.norm2 = nn.GroupNorm(GROUPS, outputs, eps)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x), inplace=True))
+        if self.time is not None:
+            h = h + self.time(time)[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h), inplace=True))
+        return self.skip(x) + h
+
+
+class Downsample(nn.Module):
+    """Half the height and width, by a convolution of stride 2.
+
+    Args:
+        channels: in and out.
+        lopsided: pad on the right and below only, as the autoencoder does.
+    """
+
+    def __init__(self, channels: int, lopsided: bool = False):
+        super().__init__()
+        self.lopsided = lopsided
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if lopsided else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.lopsided else x)
+
+
+class Upsample(nn.Module):
+    """The nearest pixel repeated, then a convolution; to twice the size, or to `size` (h, w)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        h, w = size or (2 * x.shape[2], 2 * x.shape[3])
+        return self.conv(F.interpolate(x, (h, w), mode="nearest"))
+
+
+class FeedForward(nn.Module):
+    """A gated layer between two linear ones, `[b, n, d]`: GEGLU (Shazeer 2020, equation 6)."""
+
+    def __init__(self, width: int, factor: int = 4):
+        super().__init__()
+        self.up = nn.Linear(width, 2 * factor * width)  # what passes, then its gate
+        self.down = nn.Linear(factor * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.up(x).chunk(2, dim=-1)
+        return self.down(value * F.gelu(gate))
+
+
+class TransformerBlock(nn.Module):
+    """Tokens look at each other, then at the context, then each thinks: `[b, n, d]`."""
+
+    def __init__(self, width: int, heads: int, context_width: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.self_attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.cross_attention = Attention(width, heads, context_width)
+        self.norm3 = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        x = x + self.self_attention(self.norm1(x))
+        x = x + self.cross_attention(self.norm2(x), context)
+        return x + self.feed_forward(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the pixels of an image, which are its tokens: `[b, c, h, w]`.
+
+    Args:
+        width, heads, context_width: of the blocks.
+        depth: how many blocks.
+    """
+
+    def __init__(self, width: int, heads: int, context_width: int, depth: int = 1):
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, width, eps=1e-6)
+        self.enter = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, context_width) for _ in range(depth)
+        )
+        self.leave = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # b c h w -> b (h w) c
+        tokens = self.enter(tokens)
+        for block in self.blocks:
+            tokens = block(tokens, context)
+        tokens = self.leave(tokens)
+        return x + tokens.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)

@@ -1,0 +1,1 @@
+"""Weights: one table of names, and files that are read without trusting them (Chapter 19)."""
