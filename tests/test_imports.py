@@ -18,10 +18,11 @@ MAY = {
     "datasets": set(),
     "files": set(),
     "checks": set(),
+    "images": set(),
     "weights": {"models"},
     "training": {"diffusion", "models", "text", "datasets", "weights", "evaluation"},
     "evaluation": {"diffusion", "models", "text", "datasets", "weights"},
-    "pipeline": {"diffusion", "models", "text", "datasets", "weights"},
+    "pipeline": {"diffusion", "models", "text", "datasets", "weights", "images"},
 }
 UNDER = set(MAY)  # exercises, __main__ and viz stand on all of these
 ON_TOP = {
