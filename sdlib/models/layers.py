@@ -18,7 +18,7 @@ GROUPS = 32
 def time_embedding(t: Tensor, width: int) -> Tensor:
     """`t [b]` -> `[b, width]`, float32: cosines, then sines, of t at falling frequencies.
 
-    Frequency i is 10000^(-i / (width / 2)) (Ho et al. 2020, after Vaswani et al. 2017, section 3.5).
+    Frequency i is 10000^(-i / (width / 2)) (Vaswani et al. 2017, section 3.5, as Ho et al. 2020).
     """
     half = width // 2
     i = torch.arange(half, dtype=torch.float32, device=t.device)

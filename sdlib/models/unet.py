@@ -63,7 +63,7 @@ class UNetConfig:
 
     @classmethod
     def sd15(cls) -> "UNetConfig":
-        """Stable Diffusion v1.1 to v1.5 and what was fine-tuned from them: 859,520,964 parameters."""
+        """Stable Diffusion v1.1 to v1.5, and what was fine-tuned from them."""
         return cls()
 
     @classmethod
@@ -125,9 +125,12 @@ class UNet(nn.Module):
     """`(x [b, c, h, w], t [b], cond) -> [b, c, h, w]`: what the training target was (eps or v).
 
     Ronneberger et al. 2015, with the residual blocks of Ho et al. 2020 and the transformers of
-    Rombach et al. 2022. `cond` is the context, `[b, m, context_width]`, or a dict of it and of what
-    else the config asks for: {"context", "concat" `[b, in_channels - c, h, w]`, "added" `[b, added]`}.
-    Any height and width will do: the way up goes to the size of what was set aside.
+    Rombach et al. 2022. Any height and width will do: the way up goes to the size of what was set
+    aside. `cond` is the context, or a dict of it and of what else the config asks for:
+
+    - "context", `[b, m, context_width]`: the tokens that cross-attention looks at;
+    - "concat", `[b, in_channels - c, h, w]`: what is stacked onto `x` (inpainting);
+    - "added", `[b, added]`: what the time embedding takes in (SDXL).
 
     Raises:
         ValueError: for a condition that is missing or does not fit.
