@@ -1,0 +1,250 @@
+"""The tokenizer: from prompts to ids, and to the windows that a text encoder reads (Chapter 16).
+
+Three steps: a text is cut into words (`sdlib.text.cleaning`), a word into symbols
+(`sdlib.text.pairs`), and each symbol has a number.
+
+    tokenizer = Tokenizer.clip()
+    tokenizer.encode("a red cube")           # [320, 736, 11353]
+    tokenizer(["a red cube", ""])            # LongTensor [2, 77], as CLIP's text encoder wants it
+
+    small = Tokenizer.train(captions, size=1000)
+    small.save("merges.txt")
+"""
+
+import gzip
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sdlib.checks import count, pick
+from sdlib.files import data_path
+from sdlib.text.cleaning import CLEANINGS, END, START
+from sdlib.text.pairs import BYTES, LETTERS, MARK, Pair, apply_merges, learn_merges, spell
+
+BASE = [*LETTERS.values(), *(letter + MARK for letter in LETTERS.values())]  # ids 0 to 511
+CLIP_SIZE = 49_408
+CACHE = 100_000  # words whose ids are remembered
+VERSION = "#version: 0.2"  # the first line of a table of merges
+
+
+class Tokenizer:
+    """Text to ids and back, by a table of merges.
+
+    Ids are numbered as CLIP's: the 256 letters, the same with the mark, one symbol a merge, the
+    start token and, last, the end token, which also fills what is left of a window.
+
+    Args:
+        merges: pairs of symbols, in the order in which they are joined.
+        cleaning: "hf" or "openai", see `sdlib.text.cleaning`.
+        length: ids in a window, the start and the end token among them.
+
+    Attributes:
+        start, end: the ids of the two tokens.
+        symbols: the symbol of each id.
+
+    Raises:
+        ValueError: for an unknown cleaning, or a window without room.
+    """
+
+    def __init__(self, merges: Sequence[Pair], cleaning: str = "hf", length: int = 77):
+        self.clean = pick("cleaning", CLEANINGS, cleaning)
+        self.length = count("length", length, least=3)
+        self.merges = [tuple(pair) for pair in merges]
+        self.symbols = [*BASE, *map("".join, self.merges), START, END]
+        self.ids = {symbol: i for i, symbol in enumerate(self.symbols)}
+        self.ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        self.start, self.end = self.ids[START], self.ids[END]
+        self._known = {START: [self.start], END: [self.end]}
+
+    # --- where a table comes from, and goes ---
+
+    @classmethod
+    def clip(cls, cleaning: str = "hf") -> "Tokenizer":
+        """CLIP's own, with which Stable Diffusion v1 reads its prompts: 49,408 ids.
+
+        The table, in `data/clip/`, is OpenAI's (MIT license). It holds more merges than CLIP uses.
+        """
+        return cls.load(data_path("clip/bpe_simple_vocab_16e6.txt.gz"), CLIP_SIZE, cleaning)
+
+    @classmethod
+    def train(
+        cls, corpus: str | Iterable[str], size: int, cleaning: str = "hf", length: int = 77
+    ) -> "Tokenizer":
+        """A tokenizer for a corpus: one text, or many.
+
+        Args:
+            corpus: what to learn from. A word costs the same however often it occurs.
+            size: how many ids there may be, the 514 among them that no merge makes. A corpus with
+                too few pairs gives fewer: `len(tokenizer)`.
+            cleaning, length: as for `Tokenizer`.
+        """
+        most, words = _merges_for(size), Counter()
+        clean = pick("cleaning", CLEANINGS, cleaning)
+        for text in [corpus] if isinstance(corpus, str) else corpus:
+            words.update(clean(_string(text)))
+        for special in (START, END):
+            words.pop(special, None)
+        return cls(learn_merges(words, most), cleaning, length)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, size: int | None = None, cleaning: str = "hf", length: int = 77
+    ) -> "Tokenizer":
+        """From a file of merges (`merges.txt`, or `.gz`): a first line, then a pair a line.
+
+        Args:
+            path: the file.
+            size: how many ids to make of it, where its last merges are not wanted.
+            cleaning, length: as for `Tokenizer`.
+
+        Raises:
+            ValueError: for a file that is no table of merges, or too short for the size.
+        """
+        opened = gzip.open if Path(path).suffix == ".gz" else open
+        try:
+            with opened(path, "rt", encoding="utf-8", newline="\n") as file:
+                lines = file.read().rstrip("\n").split("\n")
+        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+            raise ValueError(f"{path} is no table of merges: it cannot be read: {error}.") from None
+        most = None if size is None else _merges_for(size)
+        merges, known = [], set(BASE)
+        for number, line in enumerate(lines[1:][:most], start=2):
+            pair = tuple(line.split(" "))
+            if len(pair) != 2 or not known.issuperset(pair):
+                raise ValueError(
+                    f"{path} is no table of merges: line {number} should hold two symbols that "
+                    f"earlier lines have made, with a space between; it is {line[:80]!r}."
+                )
+            merges.append(pair)
+            known.add("".join(pair))
+        if most is not None and len(merges) < most:
+            raise ValueError(
+                f"{path} holds {len(merges)} merges, and {size} ids need {most}: "
+                "ask for a smaller size, or for none."
+            )
+        return cls(merges, cleaning, length)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the merges as plain text, for `load` and for transformers (`merges.txt`)."""
+        lines = [VERSION, *map(" ".join, self.merges)]
+        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+    # --- text to ids, ids to text ---
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without start and end (unless the text spells them out)."""
+        return [i for word in self.clean(_string(text)) for i in self._encode(word)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids: what `encode` was given, clean and with one space between words.
+
+        Start and end are spelled out. Bytes that are no UTF-8, as where a window has cut a
+        character in two, become U+FFFD.
+        """
+        text = b""
+        for i in map(int, ids):
+            if not 0 <= i < len(self):
+                raise ValueError(f"an id must lie between 0 and {len(self) - 1}; got {i}.")
+            if i in (self.start, self.end):
+                text += self.symbols[i].encode() + b" "
+                continue
+            letters = self.symbols[i].removesuffix(MARK)
+            text += bytes(BYTES[letter] for letter in letters)
+            if letters != self.symbols[i]:
+                text += b" "
+        return text.decode("utf-8", errors="replace").removesuffix(" ")
+
+    def _encode(self, word: str) -> list[int]:
+        if word in self._known:
+            return self._known[word]
+        ids = [self.ids[symbol] for symbol in apply_merges(spell(word), self.ranks)]
+        if len(self._known) < CACHE:
+            self._known[word] = ids
+        return ids
+
+    # --- windows for a text encoder ---
+
+    def __call__(self, texts: str | Iterable[str], long_prompt: str = "cut") -> Tensor:
+        """The ids of prompts as a text encoder takes them, int64 `[b, n]`.
+
+        Args:
+            texts: one prompt, or several.
+            long_prompt: what happens to a prompt for which a window has no room (75 ids in CLIP's
+                77). "cut" keeps what fits and warns, naming the words lost; n = length. "chunk"
+                goes on in further windows, each with its own start and end, as many for every
+                prompt as the longest one needs; n = windows * length.
+
+        Raises:
+            ValueError: for what is no text, for no prompt at all, or another `long_prompt`.
+        """
+        prompts, room = [], self.length - 2
+        several = isinstance(texts, Iterable) and not isinstance(texts, (str, bytes))
+        for text in texts if several else [texts]:
+            ids = self.encode(text)
+            kept = ids[: self._limit(long_prompt)]
+            if len(kept) < len(ids):
+                warnings.warn(
+                    f"the prompt has {len(ids)} tokens where {room} have room; what is lost is "
+                    f'"{self._lost(text, ids)}". Shorten it, or use long_prompt="chunk".',
+                    stacklevel=2,
+                )
+            prompts.append(kept)
+        if not prompts:
+            raise ValueError("texts must hold at least one prompt; it is empty.")
+        windows = max(1, math.ceil(max(map(len, prompts)) / room))
+        starts = range(0, windows * room, room)
+        return torch.tensor(
+            [[i for k in starts for i in self._window(ids[k : k + room])] for ids in prompts]
+        )
+
+    def words(self, text: str, long_prompt: str = "cut") -> list[tuple[str, list[int]]]:
+        """Each word of a prompt, and the positions of its ids in the row that `__call__` gives it.
+
+        For maps of attention by word. Words are those of the cleaning: in lower case, punctuation
+        and digits on their own. A word that is cut away is left out.
+        """
+        room, limit, words, done = self.length - 2, self._limit(long_prompt), [], 0
+        for word in self.clean(_string(text)):
+            ids = range(done, done + len(self._encode(word)))
+            kept = [i for i in ids if limit is None or i < limit]
+            if kept:
+                words.append((word, [i // room * self.length + 1 + i % room for i in kept]))
+            done += len(ids)
+        return words
+
+    def _limit(self, long_prompt: str) -> int | None:
+        """How many ids of a prompt are kept; None if all are."""
+        return pick("long_prompt", {"cut": self.length - 2, "chunk": None}, long_prompt)
+
+    def _window(self, ids: list[int]) -> list[int]:
+        return [self.start, *ids] + [self.end] * (self.length - 1 - len(ids))
+
+    def _lost(self, text: str, ids: list[int]) -> str:
+        """What a cut takes away: words as they were typed, where cleaning lets that be told."""
+        room, typed = self.length - 2, text.split()
+        ends = list(accumulate(len(self.encode(word)) for word in typed))
+        if ends[-1:] == [len(ids)]:  # word by word gives the same ids
+            lost = " ".join(word for word, end in zip(typed, ends, strict=True) if end > room)
+        else:
+            lost = self.decode(ids[room:])
+        return lost if len(lost) <= 300 else f"{lost[:300]} ..."
+
+
+def _merges_for(size: int) -> int:
+    """How many merges make `size` ids."""
+    return count("size", size, least=len(BASE) + 2) - len(BASE) - 2
+
+
+def _string(text: str) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"a prompt must be a string; got {type(text).__name__}: {text!r}.")
+    return text
