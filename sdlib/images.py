@@ -253,7 +253,6 @@ def _read(source) -> "Image":
                 image = ImageOps.exif_transpose(source)
             else:
                 with Image.open(source, formats=READS) as file:
-                    file.load()  # before its orientation is asked for: some formats keep it last
                     image = ImageOps.exif_transpose(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         why = str(error).split(", could")[0].removeprefix("Image size ")

@@ -82,7 +82,9 @@ def test_there_and_back_loses_nothing():
     x = to_tensor(images)
     assert x.shape == (2, 3, 16, 24) and x.dtype == torch.float32 and x.is_contiguous()
     assert [i.tobytes() for i in to_images(x)] == [i.tobytes() for i in images]
-    assert [i.tobytes() for i in to_images(x.half())] == [i.tobytes() for i in images]
+    rough = x.bfloat16()  # levels are rounded once, after going to float32
+    same = zip(to_images(rough), to_images(rough.float()), strict=True)
+    assert all(a.tobytes() == b.tobytes() for a, b in same)
     ends = to_tensor([Image.new("RGB", (8, 8), c) for c in ("black", "white")])
     assert ends[0].unique().tolist() == [-1] and ends[1].unique().tolist() == [1]
 
