@@ -1,8 +1,9 @@
-"""`python -m sdlib`: film a walk, train a recipe, look into a checkpoint, train again."""
+"""`python -m sdlib`: generate images, look into files, train, film a walk."""
 
 import argparse
 import sys
-from pathlib import Path
+
+from sdlib.commands import info, plane
 
 
 def parser() -> argparse.ArgumentParser:
@@ -11,225 +12,16 @@ def parser() -> argparse.ArgumentParser:
         prog="sdlib", description="Diffusion models, from points on a spiral upward."
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    one = commands.add_parser("animate", help="film points that condense from noise into a shape")
-    one.add_argument("name", metavar="NAME", help="a shipped model or a data set, as swissroll")
-    one.add_argument("--out", type=Path, help="a .gif or .webp (default: ./NAME.gif)")
-    one.add_argument("--frames", type=int, default=60, help="pictures in the film (default: 60)")
-    one.add_argument("--points", type=int, default=3000, help="particles (default: 3000)")
-    one.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
-    one.add_argument("--sampler", default="ddpm", metavar="NAME",
-                     help="ddpm, along the SDE (default), ddim, along the ODE, or another; "
-                          "a name that is none lists all")  # fmt: skip
-
-    one = commands.add_parser("train", help="train a recipe; goes on where it was interrupted")
-    one.add_argument("name", metavar="NAME", help="a recipe, as swiss_roll")
-    one.add_argument("--out", type=Path, default=Path("trained"),
-                     help="the folder for weights and card (default: ./trained)")  # fmt: skip
-    one.add_argument("--steps", type=int, help="updates (default: the recipe's)")
-
-    one = commands.add_parser("info", help="versions; or what a checkpoint or a card holds")
-    one.add_argument("path", nargs="?", metavar="PATH",
-                     help="a .safetensors or .json file, or a shipped model's name")  # fmt: skip
-
-    one = commands.add_parser("reproduce", help="train what ships again and compare the cards")
-    one.add_argument("names", nargs="*", metavar="NAME", help="recipes (default: all)")
-    one.add_argument("--out", type=Path, help="keep the new weights and cards in this folder")
+    for room in (info, plane):
+        room.register(commands)
     return top
-
-
-def named(what: str, name: str, names) -> str:
-    """The one of `names` that `name` means, with or without its underscores."""
-    for known in names:
-        if known.replace("_", "") == name.lower().replace("_", "").replace("-", ""):
-            return known
-    raise ValueError(f"unknown {what} {name!r}; choose one of: {', '.join(names)}.")
-
-
-def at_least(lowest: int, option: str, value: int) -> None:
-    if value < lowest:
-        raise ValueError(f"{option} must be at least {lowest}; got {value}.")
-
-
-def animate(args) -> int:
-    """Reverse diffusion from Gaussian noise, by a shipped model or else by the ideal denoiser."""
-    at_least(2, "--frames", args.frames)
-    at_least(1, "--points", args.points)
-    import torch
-
-    from sdlib.datasets import plane
-    from sdlib.diffusion import SAMPLERS
-    from sdlib.training import RECIPES
-    from sdlib.viz.film import LOOK, SUFFIXES, film, walk
-
-    name = named("model or data set", args.name, list(dict.fromkeys([*RECIPES, *plane.NAMES])))
-    sampler = named("sampler", args.sampler, SAMPLERS)
-    out = args.out or Path(f"{args.name}.gif")
-    if out.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}; got {str(out)!r}.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(args.seed)
-    steps = walk(name, args.points, args.frames, sampler, generator)
-    film(steps, name.replace("_", " ")).save(out, **LOOK)
-    print(f"{out}: {args.frames} frames, {out.stat().st_size / 1e6:.2f} MB")
-    return 0
-
-
-def train(args) -> int:
-    """Train a recipe with a bar; a file beside the result lets an interrupted run go on."""
-    from dataclasses import replace
-
-    from sdlib.training import RECIPES, TrainingDiverged
-    from sdlib.training.recipes import run, save_trained
-
-    recipe = RECIPES[named("recipe", args.name, RECIPES)]
-    if args.steps is not None:
-        at_least(1, "--steps", args.steps)
-        recipe = replace(recipe, steps=args.steps)
-    args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is said at once
-    checkpoint = args.out / f"{recipe.name}.checkpoint.pt"
-    try:
-        network, card = run(recipe, checkpoint=checkpoint, progress=True)
-    except TrainingDiverged as error:
-        raise ValueError(str(error)) from error
-    path = save_trained(network, card, args.out)
-    checkpoint.unlink(missing_ok=True)
-    print(f"{path}: {recipe.steps} steps")
-    print_distances(card)
-    return 0
-
-
-def print_distances(card: dict) -> None:
-    lowest = card["floor"]
-    print(f"sliced Wasserstein-1 to the data (two real sets: {lowest}):")
-    for steps, distance in card["sliced_wasserstein"].items():
-        print(f"  {steps:>3} DDIM steps  {distance:.4f}  {distance / lowest:5.2f} x the floor")
-
-
-def info(args) -> int:
-    """Versions of what matters here, or the contents of a file."""
-    print("\n".join(describe(args.path) if args.path else versions()))
-    return 0
-
-
-def versions() -> list[str]:
-    """What is installed, what torch computes on, and which models ship."""
-    import platform
-    from importlib import metadata
-
-    import torch
-
-    from sdlib import __version__
-    from sdlib.files import data_path
-    from sdlib.training import RECIPES
-
-    lines = [f"sdlib        {__version__}", f"python       {platform.python_version()}"]
-    for package in ("torch", "numpy", "safetensors", "accelerate", "matplotlib", "anywidget"):
-        try:
-            lines.append(f"{package:<12} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            lines.append(f"{package:<12} not installed")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    lines.append(f"{'device':<12} {device}, {torch.get_num_threads()} threads")
-    shipped = []
-    for name in RECIPES:
-        try:
-            data_path(f"{name}.safetensors")
-            shipped.append(name)
-        except FileNotFoundError:
-            pass
-    return [*lines, f"{'models':<12} {', '.join(shipped) or 'none'}"]
-
-
-def describe(path: str) -> list[str]:
-    """What a card, a .safetensors file or a shipped model holds."""
-    import json
-
-    file = Path(path)
-    if file.suffix not in (".json", ".safetensors"):
-        from sdlib.files import data_path
-        from sdlib.training import RECIPES
-
-        try:
-            name = named("model", path, RECIPES)
-        except ValueError:
-            raise ValueError(
-                f"PATH must end in .safetensors or .json, or name a shipped model "
-                f"({', '.join(RECIPES)}); got {path!r}."
-            ) from None
-        return describe(data_path(f"{name}.json")) + describe(data_path(f"{name}.safetensors"))
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}.")
-    if file.suffix == ".json":
-        try:
-            card = dict(json.loads(file.read_text(encoding="utf8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{str(path)!r} is not a card: {error}.") from error
-        width = max(map(len, card), default=0)
-        return [f"{key:<{width}}  {value}" for key, value in card.items()]
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            shapes = {key: tensors.get_slice(key) for key in tensors.keys()}  # noqa: SIM118
-            sizes = {key: (part.get_shape(), part.get_dtype()) for key, part in shapes.items()}
-    except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is not a safetensors file: {error}.") from error
-    import math
-
-    width = max(map(len, sizes), default=0)
-    lines = [f"{key:<{width}}  {kind:<5} {shape}" for key, (shape, kind) in sizes.items()]
-    total = sum(math.prod(shape) for shape, _ in sizes.values())
-    return [*lines, f"{len(sizes)} tensors, {total:,} parameters"]
-
-
-def reproduce(args) -> int:
-    """Train again, and compare with the cards that ship; 1 if one is off."""
-    import json
-
-    from sdlib.files import data_path
-    from sdlib.training import RECIPES
-    from sdlib.training.recipes import run, save_trained
-
-    names = [named("recipe", name, RECIPES) for name in args.names] or list(RECIPES)
-    shipped = {
-        name: json.loads(data_path(f"{name}.json").read_text(encoding="utf8")) for name in names
-    }
-    off = []
-    print(f"{'model':<24}{'DDIM steps':>10}{'shipped':>10}{'again':>10}{'allowed':>10}")
-    for name in names:
-        network, card = run(RECIPES[name], progress=sys.stderr.isatty())
-        if args.out:
-            save_trained(network, card, args.out)
-        for steps, old in shipped[name]["sliced_wasserstein"].items():
-            new, allowed = card["sliced_wasserstein"][steps], tolerance(old, card["floor"])
-            fits = abs(new - old) <= allowed
-            off += [] if fits else [name]
-            mark = "" if fits else "  off"
-            print(
-                f"{name:<24}{steps:>10}{old:>10.4f}{new:>10.4f}{allowed:>10.4f}{mark}", flush=True
-            )
-    if off:
-        print(f"not reproduced: {', '.join(dict.fromkeys(off))}", file=sys.stderr)
-    return 1 if off else 0
-
-
-def tolerance(distance: float, floor: float) -> float:
-    """How far a distance may be off: a quarter of it, or half the floor if that is more.
-
-    Other processors round otherwise, and thousands of updates make a slightly other network of it.
-    """
-    return max(0.25 * distance, 0.5 * floor)
-
-
-COMMANDS = {"animate": animate, "train": train, "info": info, "reproduce": reproduce}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 if it went well, 2 with a sentence on stderr if it was asked wrongly."""
     args = parser().parse_args(arguments)
     try:
-        return COMMANDS[args.command](args)
+        return args.run(args)
     except ModuleNotFoundError as error:
         message = f"{args.command} needs {error.name}: pip install 'sdlib[book]'."
     except (ValueError, OSError) as error:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from sdlib import __main__ as cli
 from sdlib import __version__
+from sdlib.commands import named
 from sdlib.training import RECIPES, recipes
 
 
@@ -43,7 +44,7 @@ def test_module_runs_and_errors_have_no_traceback(tmp_path):
 
 @pytest.mark.parametrize("name", ["swissroll", "swiss_roll", "Swiss-Roll"])
 def test_names_with_and_without_underscores(name):
-    assert cli.named("recipe", name, RECIPES) == "swiss_roll"
+    assert named("recipe", name, RECIPES) == "swiss_roll"
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "unipc"])

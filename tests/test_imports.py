@@ -24,11 +24,12 @@ MAY = {
     "evaluation": {"diffusion", "models", "text", "datasets", "weights"},
     "pipeline": {"diffusion", "models", "text", "datasets", "weights", "images"},
 }
-UNDER = set(MAY)  # exercises, __main__ and viz stand on all of these
+UNDER = set(MAY)  # exercises, commands and viz stand on all of these
 ON_TOP = {
     "exercises": UNDER,
     "viz": UNDER | {"exercises"},
-    "__main__": UNDER | {"exercises", "viz"},
+    "commands": UNDER | {"exercises", "viz"},
+    "__main__": {"commands"},
     "__init__": UNDER | {"exercises"},
 }
 RULES = MAY | ON_TOP
