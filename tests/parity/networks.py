@@ -1,0 +1,281 @@
+"""What the parity tests share: weights of any size made of integers, and references of our sizes.
+
+A reference is built on the meta device and given our own tensors, so that it costs no memory.
+"""
+
+import zlib
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+
+from sdlib.models import UNet
+from sdlib.models.layers import time_embedding
+from sdlib.weights.names import ROWS, to_layout
+
+TOLERANCE = 1e-4  # relative, in float32
+QUIET = 2**-8
+# Layers that take in numbers of order 1 and write into a stream that a norm reads later, and those
+# that pass such a stream on.
+WRITERS = {
+    "unet": ("stem", "conv1", "conv2", "time", "enter", "out", "down"),
+    "vae": ("stem", "conv1", "conv2", "out"),
+    "text": ("tokens", "positions", "out", "down"),
+}
+CARRIERS = ("skip", "conv", "leave")
+
+# What SDXL takes in beside a pooled text: the picture's height and width, what was cut off above
+# and on the left, and the height and width wanted; each in as many waves.
+ADDED_SIZES = torch.tensor([1024, 768, 0, 32, 1024, 1024])
+ADDED_TIME = 8
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def numbers(name: str, *shape: int) -> Tensor:
+    """Float32 of mean 0 and variance 1, the same on any machine: a byte each, seeded by the name.
+
+    Only the raw bits of the generator are used, which numpy promises to keep.
+    """
+    count = int(np.prod(shape))
+    bits = np.random.PCG64(zlib.crc32(name.encode())).random_raw(count // 8 + 1)
+    octets = torch.from_numpy(bits.astype("<u8", copy=False).view(np.int8)[:count])
+    return octets.float().add_(0.5).mul_(3**0.5 / 128).reshape(shape)
+
+
+def fill(net: nn.Module, kind: str = "", quiet: float = 1.0) -> nn.Module:
+    """Draw every parameter of `net` (which may be on the meta device), so that streams keep order 1.
+
+    Args:
+        kind: "unet", "vae" or "text", where `quiet` is used.
+        quiet: what the writers into normalized streams are multiplied by.
+    """
+    drawn = {}
+    for path, layer in net.named_modules():
+        last = path.split(".")[-1]
+        writes = last in WRITERS.get(kind, ())
+        for name, old in layer.named_parameters(recurse=False):
+            x = numbers(f"{path}.{name}", *old.shape)
+            if isinstance(layer, nn.Embedding):
+                factor = 0.5
+            elif old.ndim > 1:
+                factor = old[0].numel() ** -0.5
+            else:
+                factor = 0.3
+            if writes or (
+                last in CARRIERS and name == "bias"
+            ):  # a carrier's weight: once is enough
+                factor *= quiet
+            x *= factor
+            if isinstance(layer, (nn.GroupNorm, nn.LayerNorm)) and name == "weight":
+                x += 1
+            drawn[f"{path}.{name}".strip(".")] = x
+    net.load_state_dict(drawn, assign=True)
+    return net.eval().requires_grad_(False)
+
+
+def made(cls: type, config, kind: str = "", quiet: float = 1.0) -> nn.Module:
+    """A filled network, built without a random start."""
+    with torch.device("meta"):
+        net = cls(config)
+    return fill(net, kind, quiet)
+
+
+def error(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, relative to the size (root of the mean square) of what is right."""
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    size = theirs.double().square().mean().sqrt()
+    return float((ours.double() - theirs.double()).abs().max() / size)
+
+
+# --- references -----------------------------------------------------------------------------------
+
+
+def unet_reference(config) -> nn.Module:
+    """diffusers' U-Net of our config, on the meta device."""
+    depth = [d or config.middle_depth for d in config.depth]
+    added = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": ADDED_TIME,
+        "projection_class_embeddings_input_dim": config.added,
+    }
+    with torch.device("meta"):
+        return diffusers.UNet2DConditionModel(
+            in_channels=config.in_channels,
+            out_channels=config.out_channels,
+            block_out_channels=config.widths,
+            layers_per_block=config.blocks,
+            down_block_types=["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in config.depth],
+            up_block_types=["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in config.depth[::-1]],
+            transformer_layers_per_block=depth,
+            attention_head_dim=config.heads,  # so it is called there
+            cross_attention_dim=config.context_width,
+            use_linear_projection=config.linear,
+            **(added if config.added else {}),
+        )
+
+
+def vae_reference(config) -> nn.Module:
+    """diffusers' autoencoder of our config, on the meta device."""
+    levels = len(config.widths)
+    with torch.device("meta"):
+        return diffusers.AutoencoderKL(
+            block_out_channels=config.widths,
+            layers_per_block=config.blocks,
+            latent_channels=config.latent,
+            scaling_factor=config.scale,
+            down_block_types=["DownEncoderBlock2D"] * levels,
+            up_block_types=["UpDecoderBlock2D"] * levels,
+        )
+
+
+def text_reference(config) -> nn.Module:
+    """transformers' text encoder of our config, with a projection if ours has one, on meta."""
+    theirs = transformers.CLIPTextConfig(
+        hidden_size=config.width,
+        intermediate_size=4 * config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        vocab_size=config.vocabulary,
+        max_position_embeddings=config.length,
+        hidden_act=config.activation,
+        projection_dim=config.projection or 1,
+        bos_token_id=config.end - 1,
+        eos_token_id=config.end,
+        pad_token_id=config.end,
+    )
+    kind = "CLIPTextModelWithProjection" if config.projection else "CLIPTextModel"
+    with torch.device("meta"):
+        return getattr(transformers, kind)(theirs)
+
+
+def dit_reference(config) -> nn.Module:
+    """diffusers' DiT of our config. It rounds frequencies and norms otherwise: that is set right."""
+    net = diffusers.DiTTransformer2DModel(
+        num_attention_heads=config.heads,
+        attention_head_dim=config.width // config.heads,
+        in_channels=config.channels,
+        out_channels=config.out_channels,
+        num_layers=config.depth,
+        sample_size=config.size,
+        patch_size=config.patch,
+        num_embeds_ada_norm=config.classes,
+        norm_eps=1e-6,
+    )
+    for block in net.transformer_blocks:
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+    return net
+
+
+BUILD = {"unet": unet_reference, "vae": vae_reference, "text": text_reference}
+
+
+def reference(kind: str, net: nn.Module) -> nn.Module:
+    """The reference of `net`, with its very tensors."""
+    theirs = BUILD[kind](net.config)
+    tensors = to_layout(net.state_dict(), list(ROWS[kind](net.config)), "diffusers")
+    if kind == "text":
+        bare = "embeddings.token_embedding.weight" in theirs.state_dict()  # transformers 5
+        if bare:
+            tensors = {name.removeprefix("text_model."): x for name, x in tensors.items()}
+        for layer in theirs.modules():
+            if hasattr(layer, "position_ids"):
+                layer.position_ids = torch.arange(net.config.length)[None]
+    theirs.load_state_dict(tensors, assign=True)
+    return theirs.eval().requires_grad_(False)
+
+
+def dit_tensors(net: nn.Module) -> dict[str, Tensor]:
+    """Our DiT's tensors by diffusers' names; it keeps embedders in every block."""
+    ours, theirs = net.state_dict(), {}
+
+    def copy(name: str, *froms: str):
+        for end in ("weight", "bias"):
+            theirs[f"{name}.{end}"] = torch.cat([ours[f"{f}.{end}"] for f in froms])
+
+    copy("pos_embed.proj", "stem")
+    copy("proj_out_1", "condition")
+    copy("proj_out_2", "head")
+    for i in range(net.config.depth):
+        here, there = f"blocks.{i}", f"transformer_blocks.{i}"
+        embedder = f"{there}.norm1.emb"
+        copy(f"{embedder}.timestep_embedder.linear_1", "time.0")
+        copy(f"{embedder}.timestep_embedder.linear_2", "time.2")
+        theirs[f"{embedder}.class_embedder.embedding_table.weight"] = ours["label.weight"]
+        copy(f"{there}.norm1.linear", f"{here}.condition")
+        for letter in "qkv":
+            copy(f"{there}.attn1.to_{letter}", f"{here}.self_attention.{letter}")
+        copy(f"{there}.attn1.to_out.0", f"{here}.self_attention.out")
+        copy(f"{there}.ff.net.0.proj", f"{here}.up")
+        copy(f"{there}.ff.net.2", f"{here}.down")
+    return theirs
+
+
+# --- one run of each, compared --------------------------------------------------------------------
+
+
+def unet_inputs(config, batch=2, size=(16, 16), tokens=7) -> tuple[Tensor, Tensor, dict]:
+    """`(x, t, cond)` for our U-Net."""
+    x = numbers("x", batch, 4, *size)
+    t = torch.tensor([1, 981, 500, 20])[:batch]
+    cond = {"context": numbers("context", batch, tokens, config.context_width)}
+    if config.in_channels > 4:
+        cond["concat"] = numbers("concat", batch, config.in_channels - 4, *size)
+    if config.added:
+        sizes = time_embedding(ADDED_SIZES, ADDED_TIME).reshape(1, -1).expand(batch, -1)
+        cond["added"] = torch.cat(
+            [numbers("added", batch, config.added - sizes.shape[1]), sizes], 1
+        )
+    return x, t, cond
+
+
+def run_unet_reference(net: nn.Module, x: Tensor, t: Tensor, cond: dict) -> Tensor:
+    """diffusers' U-Net on the inputs of ours."""
+    stacked = torch.cat([x, cond["concat"]], 1) if "concat" in cond else x
+    options = {}
+    if "added" in cond:
+        options = {
+            "text_embeds": cond["added"][:, : -6 * ADDED_TIME],
+            "time_ids": ADDED_SIZES.repeat(len(x), 1),
+        }
+    return net(stacked, t, cond["context"], added_cond_kwargs=options).sample
+
+
+def unet_error(net: UNet, theirs: nn.Module, **sizes) -> float:
+    """How far our U-Net's answer is from diffusers'."""
+    inputs = unet_inputs(net.config, **sizes)
+    return error(net(*inputs), run_unet_reference(theirs, *inputs))
+
+
+def encode_error(net, theirs, batch=2, size=(32, 32)) -> float:
+    """How far our encoder's mean and standard deviation are from diffusers'."""
+    x = numbers("pixels", batch, 3, *size) / 2
+    ours, right = net.encode(x), theirs.encode(x).latent_dist
+    scale = theirs.config.scaling_factor
+    return max(error(ours.mean, scale * right.mean), error(ours.std, scale * right.std))
+
+
+def decode_error(net, theirs, batch=2, size=(4, 4)) -> float:
+    """How far our decoder's picture is from diffusers'."""
+    z = numbers("latents", batch, net.config.latent, *size)
+    return error(net.decode(z), theirs.decode(z / theirs.config.scaling_factor).sample)
+
+
+def ids(config, batch=3, length=77) -> Tensor:
+    """Token ids as a tokenizer gives them: a start, a text, its end repeated to the end."""
+    ids = (numbers("ids", batch, length) * 1e6).long() % (config.end - 1)
+    ids[:, 0] = config.end - 1
+    for i in range(batch):
+        ids[i, length // (i + 1) - 1 :] = config.end
+    return ids
+
+
+def text_error(net, theirs, **sizes) -> float:
+    """How far our tokens, and pooled vector, are from transformers'."""
+    x = ids(net.config, **sizes)
+    ours, right = net(x), theirs(x)
+    pooled = right.text_embeds if net.config.projection else right.pooler_output
+    return max(error(ours.tokens, right.last_hidden_state), error(ours.pooled, pooled))
