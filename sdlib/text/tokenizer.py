@@ -12,6 +12,7 @@ Three steps: a text is cut into words (`sdlib.text.cleaning`), a word into symbo
 """
 
 import gzip
+import json
 import math
 import warnings
 from collections import Counter
@@ -108,7 +109,7 @@ class Tokenizer:
         """
         opened = gzip.open if Path(path).suffix == ".gz" else open
         try:
-            with opened(path, "rt", encoding="utf-8", newline="\n") as file:
+            with opened(path, "rt", encoding="utf-8") as file:
                 lines = file.read().rstrip("\n").split("\n")
         except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
             raise ValueError(f"{path} is no table of merges: it cannot be read: {error}.") from None
@@ -132,8 +133,12 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Writes the merges as plain text, for `load` and for transformers (`merges.txt`)."""
-        lines = [VERSION, *map(" ".join, self.merges)]
-        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        Path(path).write_text(self.files()["merges.txt"], encoding="utf-8", newline="\n")
+
+    def files(self) -> dict[str, str]:
+        """The texts of the two files that transformers makes the same tokenizer of, by name."""
+        merges = "\n".join([VERSION, *map(" ".join, self.merges), ""])
+        return {"vocab.json": json.dumps(self.ids), "merges.txt": merges}
 
     # --- text to ids, ids to text ---
 
