@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from sdlib.commands import info, plane
+from sdlib.commands import generate, info, plane
 
 
 def parser() -> argparse.ArgumentParser:
@@ -12,7 +12,7 @@ def parser() -> argparse.ArgumentParser:
         prog="sdlib", description="Diffusion models, from points on a spiral upward."
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in (info, plane):
+    for room in (generate, info, plane):
         room.register(commands)
     return top
 

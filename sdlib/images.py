@@ -94,11 +94,12 @@ def fit(image: "Image", width: int | None = None, height: int | None = None) -> 
     """
     from PIL.Image import Resampling
 
-    size = (_side("width", width, image.width), _side("height", height, image.height))
+    size = (side("width", width, image.width), side("height", height, image.height))
     return image.resize(size, Resampling.LANCZOS)
 
 
-def _side(name: str, asked: int | None, own: int) -> int:
+def side(name: str, asked: int | None, own: int) -> int:
+    """A side in pixels: what was asked for, or else its own, rounded down to a multiple of 8."""
     if asked is None:
         if own < 8:
             raise ValueError(f"the image's {name} must be at least 8 pixels; it has {own}.")

@@ -1,0 +1,283 @@
+"""`generate`, with a pipeline that paints the color of its seed and notes what it was asked."""
+
+import inspect
+import json
+import os
+import sys
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from sdlib import __main__ as cli
+from sdlib.commands.generate import SETTINGS
+from sdlib.images import fingerprint, parameters, save
+
+
+class Stand:
+    """What `sdlib.pipeline.StableDiffusion` looks like from here."""
+
+    asked, loaded, saving = {}, {}, False
+
+    @classmethod
+    def load(cls, source, **options):
+        Stand.loaded = {"source": source, **options}
+        return cls()
+
+    def save_memory(self):
+        Stand.saving = True
+
+    def generate(self, prompt, progress=True, **settings):
+        Stand.asked = {"prompt": prompt, **settings}
+        made = {"negative_prompt": "", "steps": 50, "model": "v1-5.safetensors", "spacing": None}
+        made |= {"guidance_scale": 7.5, "strength": 0.8, "sampler": "plms", **Stand.asked}
+        for source in ("image", "mask"):
+            if source in made:
+                made[f"{source}_sha256"] = fingerprint(made.pop(source))
+        pictures = []
+        for i in range(made.pop("count", 1)):
+            seed = made.get("seed", 11) + i
+            picture = Image.new("RGB", (16, 8), (seed % 256, 0, 0))
+            picture.info["sdlib"] = json.dumps(made | {"seed": seed, "width": 16, "height": 8})
+            pictures.append(picture)
+        return pictures
+
+
+@pytest.fixture(autouse=True)
+def stand(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "sdlib.pipeline", SimpleNamespace(StableDiffusion=Stand))
+    monkeypatch.chdir(tmp_path)
+    Stand.asked, Stand.loaded, Stand.saving = {}, {}, False
+
+
+def generate(*arguments):
+    return cli.main(["generate", "--model", "folder/v1-5.safetensors", *map(str, arguments)])
+
+
+def refused(capsys, *arguments):
+    """The one sentence that refuses these arguments, before a model is loaded."""
+    assert generate(*arguments) == 2 and not Stand.loaded
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    return captured.err
+
+
+def paint(path, color="red"):
+    Image.new("RGB", (32, 24), color).save(path)
+    return path
+
+
+# --- what is asked ---
+
+
+def test_what_is_not_said_is_left_to_the_pipeline():
+    assert generate("a cat") == 0
+    assert Stand.asked == {"prompt": "a cat"}
+    assert Stand.loaded == {
+        "source": "folder/v1-5.safetensors",
+        "device": None,
+        "dtype": None,
+        "offload": False,
+        "progress": False,
+    }
+
+
+def test_every_option_arrives(tmp_path):
+    paint("photo.png"), paint("mask.png", "white")
+    options = {
+        "steps": 20,
+        "sampler": "ddim",
+        "spacing": "trailing",
+        "guidance_scale": 3.0,
+        "strength": 0.5,
+        "seed": 7,
+        "width": 64,
+        "height": 128,
+        "count": 2,
+        "long_prompt": "chunk",
+    }
+    words = [str(w) for k, v in options.items() for w in (f"--{k.replace('_', '-')}", v)]
+    more = ["--image", "photo.png", "--mask", "mask.png", "--negative", "blur", "--vae", "v.pt"]
+    where = ["--device", "cpu", "--dtype", "bfloat16", "--offload", "--save-memory"]
+    assert generate("a cat", *words, *more, *where) == 0
+    said = {k: str(v) if k in ("image", "mask") else v for k, v in Stand.asked.items()}
+    assert said == options | {
+        "prompt": "a cat",
+        "negative_prompt": "blur",
+        "image": "photo.png",
+        "mask": "mask.png",
+    }
+    assert Stand.loaded["dtype"] is torch.bfloat16 and Stand.loaded["offload"] and Stand.saving
+    assert Stand.loaded["device"] == "cpu" and Stand.loaded["vae"] == "v.pt"
+
+
+def test_options_and_their_defaults_are_the_pipelines(monkeypatch):
+    monkeypatch.undo()
+    from sdlib.pipeline import StableDiffusion
+
+    known = inspect.signature(StableDiffusion.sample).parameters
+    assert set(SETTINGS) | {"image", "mask", "count"} <= set(known)
+    defaults = {"steps": 50, "sampler": "plms", "guidance_scale": 7.5, "strength": 0.8, "count": 1}
+    for name, value in defaults.items():
+        assert known[name].default == value
+        assert name == "count" or f"default: {value}" in SETTINGS[name][1]
+
+
+# --- where it goes ---
+
+
+def test_the_default_name_says_prompt_and_seed_and_replaces_nothing(tmp_path, capsys):
+    for _ in range(2):
+        assert generate("A cat, naïve: 猫!", "--seed", 5) == 0
+    names = ["a-cat-naïve-猫-5.png", "a-cat-naïve-猫-5-2.png"]
+    assert sorted(os.listdir()) == sorted(names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{name}: seed 5, 16 x 8" for name in names]
+    assert parameters(names[0])["prompt"] == "A cat, naïve: 猫!"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"), [("", "image-11.png"), ("../../x y", "x-y-11.png"), ("a" * 99, None)]
+)
+def test_any_prompt_gives_a_name(tmp_path, prompt, name):
+    assert generate(prompt) == 0
+    assert os.listdir() == [name or "a" * 40 + "-11.png"]
+
+
+def test_a_name_that_was_asked_for_is_replaced(tmp_path, capsys):
+    for seed in (1, 2):
+        assert generate("a cat", "--out", "new/cat.png", "--seed", seed) == 0
+    assert os.listdir("new") == ["cat.png"] and parameters("new/cat.png")["seed"] == 2
+    assert capsys.readouterr().out.splitlines()[1] == "new/cat.png: seed 2, 16 x 8"
+
+
+def test_several_pictures(capsys):
+    assert generate("a cat", "--count", 3, "--seed", 4, "--out", "cat.webp") == 0
+    assert generate("a cat", "--count", 2, "--out", "folder/") == 0
+    assert generate("a cat", "--out", "folder") == 0  # which is there by now
+    assert sorted(os.listdir("folder")) == ["a-cat-11-2.png", "a-cat-11.png", "a-cat-12.png"]
+    assert [parameters(f"cat-{i}.webp")["seed"] for i in (1, 2, 3)] == [4, 5, 6]
+    assert capsys.readouterr().out.count("\n") == 6
+
+
+# --- like another picture ---
+
+
+def test_a_picture_is_repeated(capsys):
+    assert generate("a cat", "--seed", 9, "--steps", 7, "--negative", "", "--out", "a.png") == 0
+    assert generate("--like", "a.png", "--out", "b.png") == 0
+    assert Stand.asked.pop("width") == 16 and Stand.asked.pop("height") == 8
+    assert Stand.asked == {
+        "prompt": "a cat",
+        "negative_prompt": "",
+        "seed": 9,
+        "steps": 7,
+        "guidance_scale": 7.5,
+        "strength": 0.8,
+        "sampler": "plms",
+    }
+    assert parameters("a.png") == parameters("b.png") and capsys.readouterr().err == ""
+
+
+def test_options_go_before_what_a_picture_says():
+    generate("a cat", "--seed", 9, "--steps", 7, "--out", "a.jpg")
+    assert generate("a dog", "--like", "a.jpg", "--seed", 10, "--guidance-scale", 1) == 0
+    asked = Stand.asked
+    assert (asked["prompt"], asked["seed"], asked["guidance_scale"]) == ("a dog", 10, 1.0)
+    assert asked["steps"] == 7
+
+
+def test_what_it_was_made_from_must_be_given_again(capsys):
+    paint("photo.png"), paint("mask.png", "white"), paint("other.png", "blue")
+    sources = ["--image", "photo.png", "--mask", "mask.png"]
+    generate("a cat", *sources, "--out", "a.png")
+    capsys.readouterr(), Stand.loaded.clear()
+    message = "'a.png' was made from an image; give that with --image."
+    assert message in refused(capsys, "--like", "a.png")
+    message = "'a.png' was made from a mask; give that with --mask."
+    assert message in refused(capsys, "--like", "a.png", "--image", "photo.png")
+    assert generate("--like", "a.png", *sources) == 0
+    assert capsys.readouterr().err == ""
+    assert generate("--like", "a.png", "--image", "other.png", "--mask", "mask.png") == 0
+    assert capsys.readouterr().err == "sdlib: note: --image is not what 'a.png' was made from.\n"
+
+
+def test_another_model_is_noted(capsys):
+    generate("a cat", "--out", "a.png")
+    for model, notes in [("x/v1-5.safetensors/", 0), ("x/inkpunk.ckpt", 1)]:
+        assert cli.main(["generate", "--like", "a.png", "--model", model]) == 0
+        assert capsys.readouterr().err.count("was made by 'v1-5.safetensors', and this") == notes
+
+
+@pytest.mark.parametrize("bad", [{"steps": "fifty"}, {"prompt": ["a"]}, {"seed": 0.5}])
+def test_pictures_that_say_nonsense(capsys, bad):
+    picture = Image.new("RGB", (8, 8))
+    picture.info["sdlib"] = json.dumps(bad)
+    save(picture, "a.png")
+    ((name, value),) = bad.items()
+    assert f"the {name} in 'a.png' cannot be {value!r}." in refused(capsys, "--like", "a.png")
+
+
+def test_pictures_that_say_nothing(capsys):
+    assert "'a.png' carries no parameters" in refused(capsys, "--like", paint("a.png"))
+    assert "there is no file 'b.png'" in refused(capsys, "--like", "b.png")
+
+
+# --- what is refused before the model is loaded ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], 'say what to show: sdlib generate "a lighthouse in a storm" --model PATH.'),
+        (["x", "--sampler", "dpm"], "unknown sampler 'dpm'; choose one of: "),
+        (["x", "--image", "nowhere.png"], "there is no file 'nowhere.png'."),
+        (["x", "--mask", "nowhere.png"], "there is no file 'nowhere.png'."),
+        (["x", "--out", "cat.gif"], "must end in .png, .jpg, .jpeg, .webp; got 'cat.gif'."),
+        (["x", "--out", "cat"], "must end in .png, .jpg, .jpeg, .webp; got 'cat'."),
+        (["x", "--device", "gpu"], "--device 'gpu' cannot be used here: Expected one of cpu"),
+    ],
+)
+def test_user_errors_are_one_sentence(capsys, arguments, message):
+    assert message in refused(capsys, *arguments)
+    assert not os.listdir()
+
+
+def test_a_folder_that_cannot_be(capsys):
+    paint("file.png")
+    assert "File exists" in refused(capsys, "x", "--out", "file.png/cat.png")
+
+
+def test_a_model_is_needed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["generate", "a cat"])
+    assert stop.value.code == 2 and "--model" in capsys.readouterr().err
+
+
+# --- while it runs ---
+
+
+def fails(monkeypatch, error):
+    def generate(self, prompt, **_):
+        warnings.warn("the prompt is too long; lost: 'and more'.")
+        raise error
+
+    monkeypatch.setattr(Stand, "generate", generate)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyboardInterrupt(), "interrupted."),
+        (ValueError("steps must be at least 1."), "steps must be at least 1."),
+        (torch.cuda.OutOfMemoryError("2 GiB of 3"), "too little memory for this; make --width"),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence_and_so_is_a_warning(monkeypatch, capsys, error, message):
+    fails(monkeypatch, error)
+    assert generate("a cat") == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "sdlib: note: the prompt is too long; lost: 'and more'."
+    assert message in second and not os.listdir()
