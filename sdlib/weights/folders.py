@@ -159,9 +159,7 @@ def write_folder(
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(
-            f"{quoted(path)} is there already: remove it, or choose another name."
-        )
+        raise FileExistsError(f"{quoted(path)} is there already: choose another name.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {quoted(path.parent)} to write in.")
     texts = {"tokenizer_config.json": _text(TOKENIZER_CONFIG), **tokenizer}
