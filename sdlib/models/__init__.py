@@ -3,6 +3,7 @@
 from sdlib.models.attention import Attention
 from sdlib.models.clip import CLIPTextConfig, CLIPTextEncoder, TextEmbedding
 from sdlib.models.dit import DiT, DiTConfig
+from sdlib.models.maps import CrossAttentionMaps
 from sdlib.models.mlp import MLP, MLPConfig
 from sdlib.models.stable_diffusion import StableDiffusionConfig
 from sdlib.models.unet import UNet, UNetConfig
@@ -14,6 +15,7 @@ __all__ = [
     "AutoencoderKL",
     "CLIPTextConfig",
     "CLIPTextEncoder",
+    "CrossAttentionMaps",
     "DiT",
     "DiTConfig",
     "Latents",

@@ -15,6 +15,7 @@ import gzip
 import json
 import math
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -111,7 +112,7 @@ class Tokenizer:
         try:
             with opened(path, "rt", encoding="utf-8") as file:
                 lines = file.read().rstrip("\n").split("\n")
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{path} is no table of merges: it cannot be read: {error}.") from None
         most = None if size is None else _merges_for(size)
         merges, known = [], set(BASE)

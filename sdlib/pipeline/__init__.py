@@ -1,0 +1,14 @@
+"""Stable Diffusion v1.5, put together (Chapters 20 to 22).
+
+    sd = StableDiffusion.load("v1-5-pruned-emaonly.safetensors")
+    sd.generate("a lighthouse in a storm, oil on canvas", seed=7)[0].save("lighthouse.png")
+    for frame in sd.sample("the same, at dawn", steps=20):
+        frame.preview()[0]
+
+What is asked is checked in `request`, the networks are asked in `parts`, and `stable_diffusion`
+composes the two with the samplers and guidance of `sdlib.diffusion`.
+"""
+
+from sdlib.pipeline.stable_diffusion import Frame, StableDiffusion
+
+__all__ = ["Frame", "StableDiffusion"]

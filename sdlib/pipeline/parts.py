@@ -1,0 +1,86 @@
+"""Three networks and a device: which is there, and what if one overflows (Chapter 22)."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NAMES = {"text": "text encoder", "unet": "U-Net", "vae": "autoencoder"}
+
+
+class Parts:
+    """The networks of a Stable Diffusion, which are asked one at a time.
+
+    Args:
+        text, unet, vae: the networks.
+        device: where they run; by default CUDA, else MPS, else the CPU.
+        offload: keep on the device only the network that is at work, the others on the CPU.
+    """
+
+    def __init__(
+        self,
+        text: nn.Module,
+        unet: nn.Module,
+        vae: nn.Module,
+        device: str | torch.device | None = None,
+        offload: bool = False,
+    ):
+        self.networks = {"text": text, "unet": unet, "vae": vae}
+        self.device, self.offload = pick_device(device), offload
+        for network in self.networks.values():
+            network.to("cpu" if offload else self.device)
+
+    def ask(self, part: str, f: Callable, *inputs: Any) -> Tensor:
+        """`f(network, *inputs)`, where the network runs and in its precision.
+
+        What overflows in half precision is computed again in float32, in which that network then
+        stays: no picture is made of NaN.
+
+        Args:
+            part: "text", "unet" or "vae".
+            f: gives a tensor.
+            inputs: tensors, or dicts of tensors.
+        """
+        network = self._at_work(part)
+        like = next(network.parameters())
+        with torch.no_grad():
+            out = f(network, *(_like(value, like) for value in inputs))
+        if bool(torch.isfinite(out).all()):
+            return out
+        if like.dtype == torch.float32:
+            raise ValueError(
+                f"the {NAMES[part]} gave NaN or infinity in float32; its weights must be damaged."
+            )
+        warnings.warn(
+            f"the {NAMES[part]} overflowed in {str(like.dtype).removeprefix('torch.')}; from here "
+            "on it runs in float32.",
+            stacklevel=2,
+        )
+        network.float()
+        return self.ask(part, f, *inputs)
+
+    def _at_work(self, part: str) -> nn.Module:
+        """The network, on the device; if offloading, it alone."""
+        if self.offload:
+            for name, network in self.networks.items():
+                if name != part:
+                    network.to("cpu")
+        return self.networks[part].to(self.device)
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or else the fastest there is."""
+    if device is None:
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else mps
+    return torch.device(device)
+
+
+def _like(value: Any, parameter: Tensor) -> Any:
+    """On the parameter's device; images and tokens also in its precision."""
+    if isinstance(value, dict):
+        return {key: _like(item, parameter) for key, item in value.items()}
+    fractions = value.is_floating_point() and value.ndim > 1  # times stay exact
+    return value.to(parameter.device, parameter.dtype if fractions else None)

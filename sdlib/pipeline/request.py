@@ -1,0 +1,160 @@
+"""What a picture is asked for, checked before anything is computed (Chapter 20)."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from sdlib import __version__, images
+from sdlib.checks import count as whole
+from sdlib.checks import pick
+from sdlib.diffusion import SAMPLERS, SPACINGS, Grid, Schedule, make_grid
+from sdlib.diffusion.grid import one_more
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from PIL.Image import Image
+
+    Picture = str | PathLike | Image
+
+SIZE = 512  # pixels a side that v1.5 was trained on
+
+# The nodes that a sampler walks unless a spacing is asked for: those of diffusers' schedulers when
+# they are made from v1.5's config. Others are DPM-Solver++, UniPC and their like.
+GRIDS = {
+    "plms": ("leading", "first"),
+    "ddim": ("leading", "first"),
+    "ddpm": ("leading", "zero"),
+    "lcm": ("trailing", "zero"),
+    **dict.fromkeys(("euler", "euler_ancestral", "heun", "edm", "lms"), ("linspace", "zero")),
+}
+OTHERS = (one_more(SPACINGS["linspace"]), "zero")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that a walk needs to know.
+
+    Attributes:
+        jobs: for each image, what it is made from: its prompt, its seed, and all settings.
+        sampler: the function.
+        grid: its nodes; None where an image is to stay as it is.
+        picture, mask: `[1, 3, H, W]` from -1 to 1, `[1, 1, H, W]` of 0 and 1; each may be None.
+    """
+
+    jobs: list[dict[str, Any]]
+    sampler: Callable
+    grid: Grid | None
+    picture: Tensor | None
+    mask: Tensor | None
+
+    def each(self, key: str) -> list[Any]:
+        """One of the settings, for each image."""
+        return [job[key] for job in self.jobs]
+
+    def __getitem__(self, key: str) -> Any:
+        """A setting that is the same for all images."""
+        return self.jobs[0][key]
+
+
+def make_request(
+    schedule: Schedule,
+    model: str,
+    prompt: str | Sequence[str],
+    negative_prompt: str | Sequence[str],
+    image: "Picture | None",
+    mask: "Picture | None",
+    *,
+    strength: float,
+    guidance_scale: float,
+    steps: int,
+    sampler: str | Callable,
+    spacing: str | Callable | None,
+    seed: int | Sequence[int] | None,
+    width: int | None,
+    height: int | None,
+    count: int,
+    long_prompt: str,
+) -> Request:
+    """Check and complete what `StableDiffusion.sample` was asked; see there.
+
+    Raises:
+        ValueError, OSError: as there.
+    """
+    each = _each(prompt, negative_prompt, seed, whole("count", count))
+    if not 0 <= strength <= 1:
+        raise ValueError(
+            f"strength must lie between 0 (keep the image) and 1 (forget it); got {strength}."
+        )
+    picture, hidden, (width, height) = _pictures(image, mask, width, height)
+    walk = sampler if callable(sampler) else pick("sampler", SAMPLERS, sampler)
+    grid = nodes(schedule, sampler, steps, spacing)
+    settings = {
+        "guidance_scale": guidance_scale,
+        "steps": steps,
+        "sampler": _name(sampler),
+        "spacing": _name(spacing),
+        "width": width,
+        "height": height,
+        "long_prompt": long_prompt,
+    }
+    if picture is not None:
+        settings |= {"strength": strength, "image": images.fingerprint(image)}
+        left = min(int(steps * strength), len(grid))
+        grid = grid[len(grid) - left :] if left else None
+    if hidden is not None:
+        settings |= {"mask": images.fingerprint(mask)}
+    settings |= {"model": model, "sdlib": __version__}
+    return Request([job | settings for job in each], walk, grid, picture, hidden)
+
+
+def nodes(
+    schedule: Schedule, sampler: str | Callable, steps: int, spacing: str | Callable | None
+) -> Grid:
+    """The grid that a sampler walks; a spacing of one's own ends on clean latents."""
+    if spacing is not None:
+        return make_grid(schedule, steps, spacing)
+    known = GRIDS.get(sampler, OTHERS) if isinstance(sampler, str) else OTHERS
+    return make_grid(schedule, steps, *known)
+
+
+def _each(prompt, negative_prompt, seed, count: int) -> list[dict[str, Any]]:
+    """For each image, its prompt, negative prompt and seed."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    same = isinstance(negative_prompt, str)
+    negatives = [negative_prompt] * len(prompts) if same else list(negative_prompt)
+    if not prompts or len(negatives) != len(prompts):
+        raise ValueError(
+            "there must be a prompt, and one negative prompt for all or one for each; got "
+            f"{len(prompts)} and {len(negatives)}."
+        )
+    if seed is None:
+        seed = secrets.randbelow(2**32)
+    several = isinstance(seed, Sequence)
+    seeds = list(seed) if several else [whole("seed", seed, least=0) + j for j in range(count)]
+    if len(seeds) != count:
+        raise ValueError(f"a list of seeds must have one for each of {count}; got {len(seeds)}.")
+    return [
+        {"prompt": text, "negative_prompt": negative, "seed": whole("seed", one, least=0)}
+        for text, negative in zip(prompts, negatives, strict=True)
+        for one in seeds
+    ]
+
+
+def _pictures(image, mask, width: int | None, height: int | None):
+    """The image `[1, 3, H, W]` and the mask `[1, 1, H, W]`, each or None, and (width, height)."""
+    if image is None:
+        if mask is not None:
+            raise ValueError("a mask says what to repaint in an image; give the image as well.")
+        return None, None, (images.side("width", width, SIZE), images.side("height", height, SIZE))
+    fitted = images.fit(images.open_image(image), width, height)
+    hidden = None if mask is None else images.open_mask(mask, *fitted.size)
+    return images.to_tensor(fitted), hidden, fitted.size
+
+
+def _name(choice: str | Callable | None) -> str | None:
+    """What a picture's parameters call a sampler or a spacing."""
+    return choice if choice is None or isinstance(choice, str) else getattr(choice, "__name__", "")

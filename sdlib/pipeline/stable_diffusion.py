@@ -1,0 +1,374 @@
+"""Text to image, image to image and inpainting (Chapters 20 and 21)."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdlib import images
+from sdlib.checks import count as whole
+from sdlib.diffusion import Step, broadcast, classifier_free, parameterization, schedule, seeded
+from sdlib.diffusion.inpainting import blend, inpainting
+from sdlib.diffusion.tensors import state
+from sdlib.models import Attention, CrossAttentionMaps, Latents, StableDiffusionConfig
+from sdlib.pipeline.parts import Parts, pick_device
+from sdlib.pipeline.request import Request, make_request
+from sdlib.text import Tokenizer
+from sdlib.weights import Checkpoint, load, save
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from PIL.Image import Image
+
+    Picture = str | PathLike | Image
+
+
+@dataclass(frozen=True)
+class Frame(Step):
+    """A `Step` of latents, `x` and `x0 [b, 4, h, w]`, that can be looked at.
+
+    Attributes:
+        steps: of the walk; `i` goes from 0 to this.
+        parameters: for each image, what it is made from.
+        maps: for each image, pairs of a word of its prompt and where the U-Net looked for it,
+            `[h, w]`; empty unless asked for.
+        decode: gives the pictures so far: of the estimate, or at last of the result.
+    """
+
+    steps: int
+    parameters: list[dict[str, Any]] = field(repr=False)
+    maps: list[list[tuple[str, Tensor]]] = field(repr=False)
+    decode: "Callable[[], list[Image]]" = field(repr=False)
+
+    def preview(self) -> "list[Image]":
+        """Small pictures of the estimate so far, a pixel a latent, for next to nothing."""
+        return images.preview(self.x0)
+
+
+class StableDiffusion:
+    """The three networks of Stable Diffusion, a tokenizer, and how to ask them.
+
+    Args:
+        config: the sizes of the networks.
+        text, unet, vae: the networks.
+        tokenizer: CLIP's by default; another that is called as `Tokenizer` is would do.
+        device: where they run; by default CUDA, else MPS, else the CPU.
+        offload: keep on the device only the network that is at work, the others on the CPU.
+        name: what pictures say they were made by.
+
+    Attributes:
+        at_once: how many samples the U-Net sees in one call; None for all, which is twice the
+            number of images, since guidance asks with and without the prompt.
+    """
+
+    def __init__(
+        self,
+        config: StableDiffusionConfig,
+        text: nn.Module,
+        unet: nn.Module,
+        vae: nn.Module,
+        *,
+        tokenizer: Tokenizer | None = None,
+        device: str | torch.device | None = None,
+        offload: bool = False,
+        name: str = "",
+    ):
+        self.config, self.text, self.unet, self.vae = config, text, unet, vae
+        self.tokenizer, self.name = tokenizer or Tokenizer.clip(), name
+        self.schedule = schedule("scaled_linear")
+        self.parts = Parts(text, unet, vae, device, offload)
+        self.at_once: int | None = None
+
+    @classmethod
+    def load(
+        cls,
+        source: "str | PathLike",
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        offload: bool = False,
+        progress: bool = False,
+        **more: Any,
+    ) -> "StableDiffusion":
+        """Open a checkpoint: a file, a diffusers folder, or the id of one on a hub.
+
+        Args:
+            source: see `sdlib.weights.load`.
+            device, offload: as for the class.
+            dtype: the precision; by default float16 on CUDA and float32 elsewhere.
+            progress: show a bar.
+            more: `vae`, `text` and `config`, as for `sdlib.weights.load`, whose errors these are.
+        """
+        device = pick_device(device)
+        dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+        opened = load(source, dtype, progress=progress, **more)
+        name = str(source).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        return cls(opened.config, **opened.networks, device=device, offload=offload, name=name)
+
+    def save(self, path: "str | PathLike", dtype: torch.dtype | None = None) -> None:
+        """Write a checkpoint that others open, whole or not at all.
+
+        Args:
+            path: a name that ends in .safetensors gives one file in the original layout, any other
+                a diffusers folder.
+            dtype: of the weights in it; by default as they are.
+        """
+        opened = Checkpoint(self.config, self.parts.networks)
+        save(path, opened, self.tokenizer.files(), dtype)
+
+    def save_memory(
+        self,
+        attention_slices: int = 1,
+        vae_slices: bool = True,
+        vae_tile: int | None = 64,
+        at_once: int | None = 1,
+    ) -> "StableDiffusion":
+        """Take less memory and more time.
+
+        Args:
+            attention_slices: into how many parts attention cuts its queries.
+            vae_slices: whether pictures of a batch are encoded and decoded one after the other.
+            vae_tile: latents a side of the tiles in which larger pictures are; None for no tiles.
+            at_once: how many samples the U-Net sees in one call; 1 splits guidance in two.
+        """
+        for network in self.parts.networks.values():
+            for layer in network.modules():
+                if isinstance(layer, Attention):
+                    layer.slices = whole("attention_slices", attention_slices)
+        self.vae.one_by_one, self.vae.tile, self.at_once = vae_slices, vae_tile, at_once
+        return self
+
+    # --- asking for pictures ----------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] = "",
+        image: "Picture | None" = None,
+        mask: "Picture | None" = None,
+        *,
+        progress: bool = True,
+        **settings: Any,
+    ) -> "list[Image]":
+        """Pictures for a prompt. Arguments and errors are those of `sample`.
+
+        Returns:
+            PIL images: `count` of them for the first prompt, then for the second, and so on. Each
+            carries its parameters in `info["sdlib"]`, which `sdlib.images.save` writes to its file.
+        """
+        from tqdm.auto import tqdm
+
+        frames = self.sample(prompt, negative_prompt, image, mask, **settings)
+        with tqdm(desc="sampling", unit="step", disable=not progress, leave=False) as bar:
+            for frame in frames:
+                bar.total = frame.steps
+                bar.update(frame.i - bar.n)
+        pictures = frame.decode()
+        for picture, parameters in zip(pictures, frame.parameters, strict=True):
+            picture.info["sdlib"] = json.dumps(parameters)
+        return pictures
+
+    def sample(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] = "",
+        image: "Picture | None" = None,
+        mask: "Picture | None" = None,
+        *,
+        strength: float = 0.8,
+        guidance_scale: float = 7.5,
+        steps: int = 50,
+        sampler: str | Callable = "plms",
+        spacing: str | Callable | None = None,
+        seed: int | Sequence[int] | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        count: int = 1,
+        long_prompt: str = "cut",
+        maps: bool = False,
+    ) -> Iterator[Frame]:
+        """Walk from noise to a picture, one `Frame` at each node.
+
+        Args:
+            prompt: what to show; several make a batch. It may be empty.
+            negative_prompt: what to get away from, one for all prompts or one for each.
+            image: a picture to start from (Meng et al. 2022), or to repaint in part.
+            mask: white where to repaint the image; it is stretched to the image's size.
+            strength: how far back into noise the image goes: 0 keeps it, 1 forgets it. Only this
+                share of the steps is walked.
+            guidance_scale: how strongly the prompt counts; 1 is without guidance.
+            steps: of the whole way from noise.
+            sampler: a name in `SAMPLERS`, or such a function.
+            spacing: a name in `SPACINGS`, or such a function, for a walk to clean latents; by
+                default the nodes that diffusers takes for this sampler.
+            seed: of the noise of the first image of each prompt, counted up for the next ones; or
+                one for each. It depends neither on the batch nor on the device. None draws one.
+            width, height: in pixels, multiples of 8; by default 512, or the image's own.
+            count: images for each prompt.
+            long_prompt: "cut" a prompt that is too long, with a warning, or "chunk" it.
+            maps: whether frames say where the U-Net looked for each word.
+
+        Raises:
+            ValueError: for what cannot be, before anything is computed.
+            OSError: for a picture that is not there.
+        """
+        request = make_request(
+            self.schedule,
+            self.name,
+            prompt,
+            negative_prompt,
+            image,
+            mask,
+            strength=strength,
+            guidance_scale=guidance_scale,
+            steps=steps,
+            sampler=sampler,
+            spacing=spacing,
+            seed=seed,
+            width=width,
+            height=height,
+            count=count,
+            long_prompt=long_prompt,
+        )
+        texts = request.each("prompt") + request.each("negative_prompt")
+        ids = self.tokenizer(texts, long_prompt=long_prompt)
+        return self._walk(request, ids, maps)
+
+    # --- what happens then ------------------------------------------------------------------------
+
+    def _walk(self, request: Request, ids: Tensor, watch: bool) -> Iterator[Frame]:
+        """The frames of a request; `ids [2b, n]` are of its prompts, then of the negative ones."""
+        noise = seeded(request.each("seed"))
+        x, known, beside = self._start(request, noise)
+        if request.grid is None:
+            yield self._frame(request, Step(0, 0.0, x, x), 0, [])
+            return
+        cond, uncond = self.embed(ids).chunk(2)
+        if beside is not None:
+            cond, uncond = ({"context": tokens, "concat": beside} for tokens in (cond, uncond))
+        watched = CrossAttentionMaps(self.unet) if watch else None
+        denoiser = partial(self._denoise, watched)
+        denoiser = classifier_free(denoiser, request["guidance_scale"], uncond)
+        if known is not None:
+            mask = F.interpolate(request.mask, x.shape[2:])
+            denoiser = inpainting(denoiser, known, mask)
+
+        last, maps = len(request.grid), []
+        with watched or nullcontext():
+            for step in request.sampler(denoiser, request.grid, x, noise=noise, cond=cond):
+                if watched is not None and step.i < last:
+                    maps = self._by_word(request, watched.take(x.shape[2:]))
+                if known is not None and step.i == last:
+                    step = replace(step, x=blend(step.x, known, mask))
+                yield self._frame(request, step, last, maps)
+
+    def _frame(self, request: Request, step: Step, last: int, maps: list) -> Frame:
+        decode = partial(self.decode, step.x if step.i == last else step.x0)
+        return Frame(step.i, step.t, step.x, step.x0, last, request.jobs, maps, decode)
+
+    def _start(
+        self, request: Request, noise: Callable
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The first state; the latents to keep around a mask; what the U-Net sees beside a state.
+
+        Noise is drawn in the order in which diffusers draws it.
+        """
+        config, batch = self.config, len(request.jobs)
+        w, h = (request[side] // config.vae.factor for side in ("width", "height"))
+        sees_mask = config.unet.in_channels > config.vae.latent
+        afresh = request.mask is not None and request["strength"] == 1  # nothing masked stays
+        picture, grid = request.picture, request.grid
+
+        latents = None
+        if picture is not None and not (sees_mask and afresh):
+            latents = self.encode(picture, noise, batch)
+        if grid is None:
+            return latents, None, None
+        eps = noise(state(torch.zeros(batch, config.vae.latent, h, w, device=self.parts.device)))
+        x = eps if latents is None else grid.alpha[0] * latents + grid.sigma[0] * eps
+        if not sees_mask:
+            if request.mask is None:
+                return x, None, None
+            return (
+                blend(eps, x, F.interpolate(request.mask, (h, w))) if afresh else x,
+                latents,
+                None,
+            )
+        if request.mask is None:  # all is to be painted
+            mask, kept = (
+                torch.ones(1, 1, h, w),
+                torch.zeros(1, 3, request["height"], request["width"]),
+            )
+        else:
+            mask, kept = F.interpolate(request.mask, (h, w)), picture * (1 - request.mask)
+        mask = mask.to(x).expand(batch, -1, -1, -1)
+        return x, None, torch.cat([mask, self.encode(kept, noise, batch)], dim=1)
+
+    # --- the networks -----------------------------------------------------------------------------
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids `[b, n]`, n a multiple of 77, to the vectors of their tokens `[b, n, 768]`."""
+        windows = ids.reshape(-1, self.config.text.length)
+        windows, places = windows.unique(dim=0, return_inverse=True)  # each is read once
+        tokens = self.parts.ask("text", lambda text, ids: text(ids).tokens, windows)
+        return tokens[places].reshape(*ids.shape, -1)
+
+    def encode(self, pixels: Tensor, noise: Callable, batch: int = 1) -> Tensor:
+        """A picture `[1, 3, H, W]` in [-1, 1] to latents `[batch, 4, h, w]`, drawn with `noise`."""
+
+        def moments(vae, pixels):
+            latents = vae.encode(pixels)
+            return torch.stack([latents.mean, latents.std])
+
+        mean, std = state(self.parts.ask("vae", moments, pixels))
+        shape = (batch, *mean.shape[1:])
+        return Latents(mean.expand(shape), std.expand(shape)).sample(noise)
+
+    def decode(self, latents: Tensor) -> "list[Image]":
+        """Latents `[b, 4, h, w]` to pictures."""
+        return images.to_images(self.parts.ask("vae", lambda vae, z: vae.decode(z), latents))
+
+    def _denoise(
+        self,
+        watched: CrossAttentionMaps | None,
+        x: Tensor,
+        t: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        cond: Any,
+    ) -> Tensor:
+        """The U-Net as a denoiser, with as many samples in a call as `at_once` says."""
+        if watched is not None:
+            watched.clear()
+        t = broadcast(t, x).reshape(-1).expand(len(x))
+        size = self.at_once or len(x)
+        rows = [slice(i, i + size) for i in range(0, len(x), size)]
+        out = torch.cat([self.parts.ask("unet", _predict, x[r], t[r], _cut(cond, r)) for r in rows])
+        to_x0 = parameterization(self.config.predicts).to_x0
+        return to_x0(out.to(x), x, broadcast(alpha, x), broadcast(sigma, x))
+
+    def _by_word(self, request: Request, maps: Tensor) -> list[list[tuple[str, Tensor]]]:
+        """For each image, each word of its prompt and the sum of its tokens' maps."""
+        return [
+            [
+                (word, maps[row, places].sum(dim=0))
+                for word, places in self.tokenizer.words(job["prompt"], job["long_prompt"])
+            ]
+            for row, job in enumerate(request.jobs)
+        ]
+
+
+def _predict(unet: nn.Module, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+    return unet(x, t, cond)
+
+
+def _cut(cond: Any, rows: slice) -> Any:
+    """Rows of a condition."""
+    return {k: v[rows] for k, v in cond.items()} if isinstance(cond, dict) else cond[rows]

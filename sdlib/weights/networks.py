@@ -1,0 +1,204 @@
+"""Networks out of weights that may come from anywhere, and weights out of networks (Chapter 19).
+
+A network is built on the meta device, where it takes no memory, and given the tensors of a file as
+its own. All of a part is checked before anything of it is built.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
+from sdlib.models.stable_diffusion import PRESETS
+from sdlib.weights.files import check_finite
+from sdlib.weights.names import PREFIXES, ROWS, Layout, Row
+
+NETWORKS = {"unet": UNet, "vae": AutoencoderKL, "text": CLIPTextEncoder}
+WORDS = {"unet": "U-Net", "vae": "autoencoder", "text": "text encoder"}
+
+# What checkpoints hold beside the weights of the three networks, and what of it is left behind:
+# averages kept in training, the tables of the schedule, a counter of positions, the safety checker
+# and the judge that the autoencoder was trained against.
+IGNORED = re.compile(
+    r"^model_ema\.|position_ids$|^safety_checker\.|^(first_stage_model\.)?loss\.|^logvar$"
+    r"|^(alphas_cumprod(_prev)?|betas|posterior_\w+|(sqrt|log)_\w*alphas_cumprod)$"
+    r"|^cond_stage_model\.(transformer\.)?(logit_scale|text_projection\.weight)$"
+)
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One way in which files name the tensors of a part.
+
+    Attributes:
+        layout: the column of the table.
+        prefix: what stands before each name.
+        instead: (usual, other) pieces of names.
+    """
+
+    layout: Layout
+    prefix: str = ""
+    instead: tuple[tuple[str, str], ...] = ()
+
+    def key(self, row: Row) -> str:
+        name = row.name(self.layout)
+        for usual, other in self.instead:
+            name = name.replace(usual, other)
+        return self.prefix + name
+
+
+# diffusers' first names for the attention of an autoencoder; the hub's v1.5 still has them
+OLD = ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."))
+OLD = (*OLD, (".to_out.0.", ".proj_attn."))
+# transformers has since left this out
+SHORT = (("text_model.", ""),)
+
+SPELLINGS = {
+    part: [
+        Spelling("original", PREFIXES[part]),
+        Spelling("original"),
+        Spelling("diffusers"),
+        *(Spelling(layout, prefix, instead) for layout, prefix, instead in others),
+    ]
+    for part, others in {
+        "unet": [],
+        "vae": [("diffusers", "", OLD)],
+        "text": [("original", PREFIXES["text"], SHORT), ("diffusers", "", SHORT)],
+    }.items()
+}
+
+
+def pick_config(tensors: Mapping[str, Tensor], where: str) -> StableDiffusionConfig:
+    """Which of the known models a checkpoint in the original layout is, by two of its shapes.
+
+    Raises:
+        ValueError: if it is none; the sentence says what else it seems to be.
+    """
+    prefix = PREFIXES["unet"]
+    stem = tensors.get(f"{prefix}input_blocks.0.0.weight")
+    key = re.compile(rf"{re.escape(prefix)}.*attn2\.to_k\.weight")
+    look = next((x for name, x in tensors.items() if key.fullmatch(name)), None)
+    if stem is None or look is None:
+        raise ValueError(f"{where} holds no U-Net of Stable Diffusion; {_guess(tensors)}")
+    seen = (*stem.shape[:2], look.shape[1])
+    for config in PRESETS.values():
+        unet = config.unet
+        if seen == (unet.widths[0], unet.in_channels, unet.context_width):
+            return config
+    raise ValueError(
+        f"{where} has a U-Net that takes {seen[1]} channels, is {seen[0]} wide and looks at tokens "
+        f"of width {seen[2]}; {_guess(tensors)}"
+    )
+
+
+def _guess(tensors: Mapping[str, Tensor]) -> str:
+    """What a file that is no Stable Diffusion v1 may be."""
+    for pattern, words in {
+        r"^conditioner\.embedders\.": "it seems to be Stable Diffusion XL, which "
+        "sdlib cannot run yet.",
+        r"^cond_stage_model\.model\.": "it seems to be Stable Diffusion 2 in its original layout; "
+        "open its diffusers folder.",
+        r"lora_|\.lora": "it seems to be a LoRA, which changes a model and is none.",
+        r"^control_model\.": "it seems to be a ControlNet, which goes with a model and is none.",
+        r"^(string_to_param|emb_params|clip_l|<.*>)$": "it seems to be a textual inversion, a word "
+        "for a model and none itself.",
+        r"^(encoder|decoder)\.": "it seems to be an autoencoder alone: give it as vae=.",
+        r"^(down_blocks|up_blocks)\.": "it seems to be one part of a diffusers folder; "
+        "open the folder.",
+    }.items():
+        if any(re.search(pattern, name) for name in tensors):
+            return words
+    return f"its first tensor is {next(iter(tensors), 'none')!r}."
+
+
+def find(
+    part: str, config, tensors: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, Tensor], set[str]]:
+    """The tensors of a part by our names, in whichever spelling the file has them.
+
+    Args:
+        part: "unet", "vae" or "text".
+        config: of the network.
+        tensors: all that the file holds.
+        where: what to call the file in an error.
+
+    Returns:
+        the part's tensors, in our shapes, and the keys that were used. Nothing is copied.
+
+    Raises:
+        ValueError: for a part that is missing, or whose tensors are missing, misshapen or not
+            numbers; for tensors beside them that have no place in the network. All of them are
+            counted and the first is named.
+    """
+    with torch.device("meta"):
+        shapes = {name: x.shape for name, x in NETWORKS[part](config).state_dict().items()}
+    rows, what = list(ROWS[part](config)), f"the {WORDS[part]} in {where}"
+    spelling = max(SPELLINGS[part], key=lambda s: sum(s.key(row) in tensors for row in rows))
+    keys = {row.ours: spelling.key(row) for row in rows}
+    if not any(key in tensors for key in keys.values()):
+        raise ValueError(f"{where} holds no {WORDS[part]}; {_guess(tensors)}")
+    _none(f"{what} lacks", [key for key in keys.values() if key not in tensors])
+    _none(
+        f"{what} has tensors of another shape than sdlib's:",
+        [
+            f"{key} {tuple(tensors[key].shape)} instead of {tuple(shapes[ours])}"
+            for ours, key in keys.items()
+            if _without_ones(tensors[key].shape) != _without_ones(shapes[ours])
+        ],
+    )
+    used = set(keys.values())
+    _none(
+        f"{what} has tensors that sdlib knows no place for:",
+        [
+            key
+            for key in tensors
+            if key.startswith(spelling.prefix) and key not in used and not IGNORED.search(key)
+        ],
+    )
+    found = {ours: tensors[key].reshape(shapes[ours]) for ours, key in keys.items()}
+    _none(
+        f"{what} has weights that are no fractions:",
+        [f"{keys[ours]} ({x.dtype})" for ours, x in found.items() if not x.is_floating_point()],
+    )
+    return found, used
+
+
+def check_known(tensors: Mapping[str, Tensor], used: set[str], where: str) -> None:
+    """Refuse a whole checkpoint that holds anything beside what was used and what is ignored.
+
+    Raises:
+        ValueError: names the first of such tensors.
+    """
+    left = [key for key in tensors if key not in used and not IGNORED.search(key)]
+    _none(f"{where} has tensors that sdlib knows no place for:", left)
+
+
+def build(part: str, config, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
+    """A network, ready to be asked, whose weights are `tensors` (our names) in a precision.
+
+    Where a tensor already has it, it is taken as it is, mapped from its file or not.
+
+    Raises:
+        ValueError: for weights that are NaN or infinite, before or after they are converted.
+    """
+    with torch.device("meta"):
+        network = NETWORKS[part](config)
+    ready = {name: x.to(dtype) for name, x in tensors.items()}
+    check_finite(ready, f"the {WORDS[part]}")
+    network.load_state_dict(ready, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _without_ones(shape: torch.Size) -> tuple[int, ...]:
+    """A 1x1 convolution is a linear layer: files have both where we have one of them."""
+    return tuple(shape[:2]) if tuple(shape[2:]) == (1, 1) else tuple(shape)
+
+
+def _none(sentence: str, items: list[str]) -> None:
+    """An error that names the first three of `items`, unless there are none."""
+    if items:
+        more = f" and {len(items) - 3:,} more" if len(items) > 3 else ""
+        raise ValueError(f"{sentence} {', '.join(items[:3])}{more}.")
