@@ -47,7 +47,7 @@ def numbers(name: str, *shape: int) -> Tensor:
 
 
 def fill(net: nn.Module, kind: str = "", quiet: float = 1.0) -> nn.Module:
-    """Draw every parameter of `net` (which may be on the meta device), so that streams keep order 1.
+    """Draw every parameter of `net`, which may be on the meta device; streams keep order 1.
 
     Args:
         kind: "unet", "vae" or "text", where `quiet` is used.
@@ -153,7 +153,7 @@ def text_reference(config) -> nn.Module:
 
 
 def dit_reference(config) -> nn.Module:
-    """diffusers' DiT of our config. It rounds frequencies and norms otherwise: that is set right."""
+    """diffusers' DiT of our config; its norms and frequencies are set to the paper's code."""
     net = diffusers.DiTTransformer2DModel(
         num_attention_heads=config.heads,
         attention_head_dim=config.width // config.heads,
