@@ -25,14 +25,14 @@ def openai():
 
 @pytest.fixture(scope="session")
 def transformers_tokenizer(tmp_path_factory):
-    """Makes a transformers.CLIPTokenizer of symbols and their ids, and the text of a table."""
+    """Makes a transformers.CLIPTokenizer of the texts of its two files."""
 
-    def make(ids: dict[str, int], table: str):
+    def make(files: dict[str, str]):
         from transformers import CLIPTokenizer
 
         folder = tmp_path_factory.mktemp("vocabulary")
-        (folder / "vocab.json").write_text(json.dumps(ids), encoding="utf-8")
-        (folder / "merges.txt").write_text(table, encoding="utf-8")
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
         return CLIPTokenizer.from_pretrained(folder)
 
     return make
@@ -42,4 +42,4 @@ def transformers_tokenizer(tmp_path_factory):
 def hf(openai, transformers_tokenizer):
     """transformers.CLIPTokenizer with CLIP's table."""
     table = "\n".join(["#version: 0.2", *map(" ".join, openai.bpe_ranks)])
-    return transformers_tokenizer(openai.encoder, table)
+    return transformers_tokenizer({"vocab.json": json.dumps(openai.encoder), "merges.txt": table})

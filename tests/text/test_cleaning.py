@@ -21,6 +21,7 @@ TEXTS = [
     "don’t “quote” ‘single’",
     "1 12 1920s 3.14 ½ ² Ⅷ ４２ 一二三 ١٢٣ 8k",
     "&lt;b&gt; &amp; &amp;amp; &amp;lt; &quot;hi&quot; &#39; &#x41; &#32; &nbsp; &no; AT&T",
+    "<b> &amp;lt; &amp;amp;amp;lt; &lt;",  # ftfy leaves entities alone where a tag may be
     "schÃ¶n donâ€™t cafÃ© âœ” Ð¿Ñ€Ð¸Ð²ÐµÑ‚",
     "ﬁne ﬂow oﬃce ﬆ Ｆｕｌｌ ｗｉｄｔｈ ㌀ ㎏",
     "😀 👍🏽 🏳️‍🌈 👩‍👩‍👧‍👦 🇩🇪 ☺️ 1️⃣ 👩🏾‍🚀s",

@@ -283,8 +283,10 @@ def test_what_is_saved_is_loaded(small, tmp_path):
 
 def test_transformers_reads_what_is_trained(small, transformers_tokenizer, tmp_path):
     small.save(tmp_path / "merges.txt")
-    table = (tmp_path / "merges.txt").read_text(encoding="utf-8")
-    other = transformers_tokenizer(small.ids, table)
+    files = small.files()
+    assert files["merges.txt"] == (tmp_path / "merges.txt").read_text(encoding="utf-8")
+    other = transformers_tokenizer(files)
+    assert other.get_vocab() == small.ids
     for text in [*CORPUS, "unseen words, 日本 42", LONG]:
         assert small.encode(text) == other(text, add_special_tokens=False).input_ids
 
@@ -311,7 +313,9 @@ def test_other_files_that_cannot_be_read(tmp_path, small):
     with pytest.raises(ValueError, match="holds 56 merges, and 700 ids need 186"):
         Tokenizer.load(path, size=700)
     whole = gzip.compress(path.read_bytes())
-    for name, content in {"plain.gz": path.read_bytes(), "short.gz": whole[:-40]}.items():
+    torn = whole[:40] + bytes(40) + whole[80:]
+    contents = {"plain.gz": path.read_bytes(), "short.gz": whole[:-40], "torn.gz": torn}
+    for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} is no table of merges: it cannot be read"):
             Tokenizer.load(tmp_path / name)
