@@ -124,13 +124,20 @@ def test_places_that_cannot_be_written_to(tmp_path):
 # --- finite ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_not_finite(dtype, value):
     bad = torch.zeros(3, 4, dtype=dtype)
     bad[1, 2] = value
     with pytest.raises(ValueError, match=r"unet has weights .* in bad \(1 of 12\): it is damaged"):
         check_finite({"good": torch.ones(4), "bad": bad}, "unet")
+
+
+def test_a_nan_in_eight_bits():
+    bad = torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn)
+    check_finite({"x": bad[:1]}, "x")
+    with pytest.raises(ValueError, match=r"in x \(1 of 2\)"):
+        check_finite({"x": bad}, "x")
 
 
 def test_opposite_infinities_and_many_tensors():
@@ -141,7 +148,8 @@ def test_opposite_infinities_and_many_tensors():
 
 def test_large_weights_are_finite():
     check_finite({"half": torch.full((100,), 60000.0).half()}, "x")
-    check_finite({"single": torch.full((100,), 3e38)}, "x")  # their sum is not
+    check_finite({"single": torch.full((100,), 3e38)}, "x")
+    check_finite({"double": torch.full((100,), 1e300, dtype=torch.float64)}, "x")
     check_finite({"ids": torch.arange(3), "empty": torch.zeros(0)}, "x")
 
 

@@ -1,0 +1,203 @@
+"""What is in a checkpoint, told from names, shapes and sizes: no weight is looked at (Chapter 19).
+
+facts = describe("v1-5-pruned.ckpt")
+facts.kind, facts.parts["U-Net"].parameters, facts.surprises
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sdlib.weights.files import check_finite, contents, is_index, read
+from sdlib.weights.folders import read_folder, read_part
+from sdlib.weights.recognize import StrPath, some
+
+# What a tensor belongs to, by its name; the first that fits.
+BELONGS = {
+    "LoRA": r"^lora_|[._]lora[._]|lora_[AB]\.",
+    "ControlNet": r"^control_model\.|^controlnet_",
+    "textual inversion": r"^string_to_param\.|^emb_params$|^clip_[lg]$|^<[^>]*>$",
+    "second text encoder (SDXL)": r"^conditioner\.embedders\.",
+    "text encoder (SD 2)": r"^cond_stage_model\.model\.",
+    "averaged copy (EMA)": r"^model_ema\.",
+    "safety checker": r"^safety_checker\.",
+    "training loss": r"^(first_stage_model\.)?loss\.|^logvar$",
+    "schedule": r"^(betas|alphas_cumprod\w*|posterior_\w+|(sqrt|log)_\w*alphas_cumprod)$",
+    "U-Net": r"^model\.diffusion_model\."
+    r"|^(down_blocks|up_blocks|mid_block|time_embedding|conv_(in|norm_out|out))\.",
+    "autoencoder": r"^first_stage_model\.|^(encoder|decoder)\.(conv|norm|mid|down|up)"
+    r"|^(post_)?quant_conv\.",
+    "text encoder": r"^cond_stage_model\.|^text_projection\."
+    r"|^(text_model\.)?(encoder\.layers|embeddings|final_layer_norm)\.",
+}
+
+# What a file is, by what is in it; the first of which all is there.
+KINDS = {
+    "Stable Diffusion XL checkpoint": {"second text encoder (SDXL)"},
+    "Stable Diffusion 2 checkpoint": {"text encoder (SD 2)"},
+    "Stable Diffusion checkpoint, original layout": {"U-Net", "autoencoder", "text encoder"},
+    "LoRA": {"LoRA"},
+    "ControlNet": {"ControlNet"},
+    "textual inversion": {"textual inversion"},
+    "checkpoint without autoencoder": {"U-Net", "text encoder"},
+    "checkpoint without text encoder": {"U-Net", "autoencoder"},
+    "U-Net alone": {"U-Net"},
+    "autoencoder alone": {"autoencoder"},
+    "text encoder alone": {"text encoder"},
+}
+
+# What is worth a remark, and why.
+REMARKS = {
+    "averaged copy (EMA)": "is a second U-Net, averaged in training, that is not used",
+    "safety checker": "is not used",
+    "training loss": "is the judge that the autoencoder was trained against, and not used",
+}
+
+FOLDER_PARTS = {"unet": "U-Net", "vae": "autoencoder", "text_encoder": "text encoder"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that belong together: how many, their `parameters` and `bytes`, and their dtypes."""
+
+    tensors: int
+    parameters: int
+    bytes: int
+    dtypes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Group":
+        dtypes = {str(x.dtype).removeprefix("torch."): None for x in tensors.values()}
+        return cls(
+            len(tensors),
+            sum(x.numel() for x in tensors.values()),
+            sum(x.nbytes for x in tensors.values()),
+            tuple(dtypes),
+        )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is in a file or folder.
+
+    Attributes:
+        kind: what it is, in words.
+        format: "safetensors", "zip" or "pickle" (torch's two), "shards" or "folder".
+        parts: what its tensors belong to.
+        surprises: sentences on what one would not expect.
+        metadata: notes in the file's header.
+    """
+
+    kind: str
+    format: str
+    parts: dict[str, Group]
+    surprises: list[str] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def describe(path: StrPath, check: bool = False) -> Facts:
+    """What a checkpoint, a part of one, or a diffusers folder holds.
+
+    Args:
+        path: the file or the folder.
+        check: also look at every number, for NaN and infinity.
+
+    Raises:
+        OSError, ValueError: as `read` and `read_folder` do, for what cannot be read at all.
+    """
+    path, extras, metadata = Path(path), {}, {}
+    if path.is_dir():
+        format = "folder"
+        kind, parts = _folder(path)
+    else:
+        if is_index(path):
+            format, tensors = "shards", read(path)
+        else:
+            found = contents(path)
+            format, extras, metadata = found.format, found.extras, found.metadata
+            tensors = dict(_flat(found.weights))
+        parts = _sort(tensors)
+        kind = next((kind for kind, needs in KINDS.items() if needs <= set(parts)), "unknown")
+    surprises = list(_surprises(parts, format, extras))
+    if check:
+        for name, tensors in parts.items():
+            try:
+                check_finite(tensors, f"the {name}")
+            except ValueError as error:
+                surprises.append(str(error))
+    groups = {name: Group.of(tensors) for name, tensors in parts.items()}
+    return Facts(kind, format, groups, surprises, metadata)
+
+
+def _folder(path: Path) -> tuple[str, dict[str, dict[str, Tensor]]]:
+    if (path / "config.json").is_file() and not (path / "model_index.json").is_file():
+        tensors = read_part(path).tensors
+        kind, parts = "part of a diffusers folder", _sort(tensors)
+    else:
+        found = read_folder(path)
+        kind = f"diffusers folder, {found.index.get('_class_name', 'of an unnamed pipeline')}"
+        parts = {FOLDER_PARTS[name]: part.tensors for name, part in found.parts.items()}
+    return kind, parts
+
+
+def _sort(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors by what they belong to."""
+    parts = {}
+    for name, tensor in tensors.items():
+        part = next((p for p, pattern in BELONGS.items() if re.search(pattern, name)), "other")
+        parts.setdefault(part, {})[name] = tensor
+    return parts
+
+
+def _surprises(
+    parts: Mapping[str, Mapping[str, Tensor]], format: str, extras: Mapping[str, Any]
+) -> Iterator[str]:
+    if format == "pickle":
+        yield "it is in torch's format before 1.6, which is read into memory and not mapped."
+    for name, remark in REMARKS.items():
+        group = Group.of(parts.get(name, {}))
+        if group.tensors > 2:  # of every checkpoint, two counters belong to the averaged copy
+            yield f"the {name} {remark} ({group.tensors:,} tensors, {size(group.bytes)})."
+    for name, tensors in parts.items():
+        dtypes = Group.of({k: x for k, x in tensors.items() if x.is_floating_point()}).dtypes
+        if len(dtypes) > 1:
+            yield f"the {name} is in mixed precision: {', '.join(dtypes)}."
+    unet = parts.get("U-Net", {})
+    stem = next((unet[n] for n in unet if re.search(r"(input_blocks\.0\.0|conv_in)\.we", n)), None)
+    if stem is not None and stem.ndim == 4 and stem.shape[1] != 4:
+        what = " (inpainting)" if stem.shape[1] == 9 else ""
+        yield f"the U-Net takes {stem.shape[1]} channels{what}, and not 4."
+    ids = [name for tensors in parts.values() for name in tensors if "position_ids" in name]
+    if ids:
+        yield f"{some(ids)}: a counter that older versions stored, and no weight."
+    if "other" in parts:
+        group = Group.of(parts["other"])
+        yield f"{group.tensors:,} tensors are of no known kind: {some(parts['other'])}."
+    for name, value in extras.items():
+        held = sum(x.nbytes for _, x in _flat({name: value}))
+        if held:
+            yield f"{name!r} is left over from training ({size(held)})."
+        elif isinstance(value, (int, float, str)):
+            yield f"{name!r} is left over from training: {str(value)[:80]}."
+
+
+def _flat(found: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in dicts and lists within each other, by dotted names."""
+    if isinstance(found, Tensor):
+        yield path, found
+    elif isinstance(found, (Mapping, list, tuple)):
+        items = found.items() if isinstance(found, Mapping) else enumerate(found)
+        for key, value in items:
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+
+
+def size(bytes: int) -> str:
+    """A number of bytes for people: "1.2 GB"."""
+    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if bytes >= power:
+            return f"{bytes / power:.1f} {unit}"
+    return f"{bytes} bytes"
