@@ -105,13 +105,11 @@ def settings_of(like: Path, given: dict, model: str) -> dict:
         if not isinstance(value, SETTINGS[name][0]):
             raise ValueError(f"the {name} in {str(like)!r} cannot be {value!r:.50}.")
     for source in SOURCES:
-        print_of_source = carried.get(f"{source}_sha256")
-        if print_of_source and source not in given:
-            a = "an" if source == "image" else "a"
-            raise ValueError(
-                f"{str(like)!r} was made from {a} {source}; give that with --{source}."
-            )
-        if source in given and print_of_source != fingerprint(given[source]):
+        expected = carried.get(f"{source}_sha256")
+        if expected and source not in given:
+            what = "an image" if source == "image" else "a mask"
+            raise ValueError(f"{str(like)!r} was made from {what}; give that with --{source}.")
+        if source in given and fingerprint(given[source]) != expected:
             note(f"--{source} is not what {str(like)!r} was made from.")
     name = re.split(r"[/\\]", model.rstrip("/\\"))[-1]
     if carried.get("model", name) != name:

@@ -250,6 +250,11 @@ def test_a_folder_that_cannot_be(capsys):
     assert "File exists" in refused(capsys, "x", "--out", "file.png/cat.png")
 
 
+def test_a_folder_that_is_not_ours(capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "nothing can be written to" in refused(capsys, "x")
+
+
 def test_a_model_is_needed(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["generate", "a cat"])
