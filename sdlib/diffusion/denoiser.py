@@ -47,8 +47,9 @@ def _ask(network: nn.Module, x: Tensor, t: Tensor | float, cond: Any) -> Tensor:
     """
     like = next(network.parameters())
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-        x = x.to(like)
-        return network(x, broadcast(t, x).reshape(-1).expand(len(x)), _at(cond, like.device))
+        t = broadcast(t, x).reshape(-1).expand(len(x))  # in the precision of x: half rounds 981
+        t = t.to(like.device, torch.promote_types(like.dtype, torch.float32))
+        return network(x.to(like), t, _at(cond, like.device))
 
 
 class NetworkDenoiser:

@@ -15,6 +15,7 @@ from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, 
 from sdlib.models.stable_diffusion import PRESETS
 from sdlib.weights.files import check_finite
 from sdlib.weights.names import PREFIXES, ROWS, Layout, Row
+from sdlib.weights.recognize import some
 
 NETWORKS = {"unet": UNet, "vae": AutoencoderKL, "text": CLIPTextEncoder}
 WORDS = {"unet": "U-Net", "vae": "autoencoder", "text": "text encoder"}
@@ -182,12 +183,19 @@ def build(part: str, config, tensors: Mapping[str, Tensor], dtype: torch.dtype) 
     Where a tensor already has it, it is taken as it is, mapped from its file or not.
 
     Raises:
-        ValueError: for weights that are NaN or infinite, before or after they are converted.
+        ValueError: for weights that are NaN or infinite, or too large for the precision.
     """
     with torch.device("meta"):
         network = NETWORKS[part](config)
     ready = {name: x.to(dtype) for name, x in tensors.items()}
-    check_finite(ready, f"the {WORDS[part]}")
+    try:
+        check_finite(ready, f"the {WORDS[part]}")
+    except ValueError:
+        check_finite(tensors, f"the {WORDS[part]}")
+        raise ValueError(
+            f"the {WORDS[part]} has weights too large for {str(dtype).removeprefix('torch.')}: "
+            "load it in float32 or bfloat16."
+        ) from None
     network.load_state_dict(ready, assign=True)
     return network.eval().requires_grad_(False)
 
@@ -198,7 +206,6 @@ def _without_ones(shape: torch.Size) -> tuple[int, ...]:
 
 
 def _none(sentence: str, items: list[str]) -> None:
-    """An error that names the first three of `items`, unless there are none."""
+    """An error that names the first of `items`, unless there are none."""
     if items:
-        more = f" and {len(items) - 3:,} more" if len(items) > 3 else ""
-        raise ValueError(f"{sentence} {', '.join(items[:3])}{more}.")
+        raise ValueError(f"{sentence} {some(items)}.")

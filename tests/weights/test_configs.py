@@ -1,0 +1,144 @@
+"""diffusers' config files and ours: there and back, and through the libraries that own them."""
+
+import diffusers
+import pytest
+import transformers
+
+from sdlib.models import CLIPTextConfig, UNetConfig, VAEConfig
+from sdlib.weights import configs
+
+# As they stand in the folder of Stable Diffusion v1.5 on the hub (what matters of them).
+SD15_UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "_diffusers_version": "0.6.0",
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "center_input_sample": False,
+    "cross_attention_dim": 768,
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 64,
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+}
+SD15_VAE = {
+    "_class_name": "AutoencoderKL",
+    "act_fn": "silu",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "sample_size": 512,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+SD15_TEXT = {
+    "architectures": ["CLIPTextModel"],
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 77,
+    "model_type": "clip_text_model",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 1,
+    "projection_dim": 768,
+    "vocab_size": 49408,
+}
+
+
+def test_version_1_5_is_read_from_the_hubs_configs():
+    assert configs.unet_from_json(SD15_UNET) == UNetConfig.sd15()
+    assert configs.vae_from_json(SD15_VAE) == VAEConfig.sd15()
+    assert configs.text_from_json(SD15_TEXT) == CLIPTextConfig.sd15()
+
+
+UNETS = {
+    name: getattr(UNetConfig, name)() for name in ("sd15", "sd15_inpainting", "sd2", "sdxl", "tiny")
+}
+
+
+@pytest.mark.parametrize("config", UNETS.values(), ids=UNETS)
+def test_u_nets_there_and_back(config):
+    assert configs.unet_from_json(configs.unet_to_json(config)) == config
+
+
+@pytest.mark.parametrize("config", UNETS.values(), ids=UNETS)
+def test_u_nets_through_diffusers(config):
+    """What diffusers makes of our config says the same when it is asked for its own."""
+    import torch
+
+    with torch.device("meta"):
+        theirs = diffusers.UNet2DConditionModel.from_config(configs.unet_to_json(config))
+    assert configs.unet_from_json(theirs.config) == config
+
+
+@pytest.mark.parametrize("config", [VAEConfig.sd15(), VAEConfig.sdxl(), VAEConfig.tiny()])
+def test_autoencoders(config):
+    json = configs.vae_to_json(config)
+    assert configs.vae_from_json(json) == config
+    assert configs.vae_from_json(diffusers.AutoencoderKL.from_config(json).config) == config
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CLIPTextConfig.sd15(),
+        CLIPTextConfig.sd2(),
+        CLIPTextConfig.tiny(),
+        CLIPTextConfig.tiny(projection=16, activation="gelu", end=5),
+    ],
+)
+def test_text_encoders(config):
+    json = configs.text_to_json(config)
+    assert configs.text_from_json(json) == config
+    theirs = transformers.CLIPTextConfig.from_dict(json).to_dict()
+    assert configs.text_from_json(theirs) == config
+
+
+@pytest.mark.parametrize("predicts", ["eps", "v"])
+def test_schedulers(predicts):
+    json = configs.scheduler_to_json(predicts)
+    assert configs.predicts_from_json(json) == predicts
+    theirs = diffusers.PNDMScheduler.from_config(json).config
+    assert configs.predicts_from_json(theirs) == predicts
+    assert (
+        not theirs["set_alpha_to_one"] and theirs["skip_prk_steps"] and theirs["steps_offset"] == 1
+    )
+
+
+@pytest.mark.parametrize(
+    "read, json",
+    [
+        (configs.unet_from_json, {"class_embed_type": "timestep"}),
+        (configs.unet_from_json, {"norm_eps": 1e-6}),
+        (configs.unet_from_json, {"act_fn": "gelu"}),
+        (configs.unet_from_json, {"down_block_types": ["AttnDownBlock2D"] * 4}),
+        (configs.unet_from_json, {"addition_embed_type": "image"}),
+        (configs.unet_from_json, {"_class_name": "UNet2DModel"}),
+        (configs.vae_from_json, {"use_quant_conv": False}),
+        (configs.vae_from_json, {"shift_factor": 0.1}),
+        (configs.text_from_json, {"hidden_size": 64, "intermediate_size": 128}),
+        (configs.text_from_json, {"model_type": "t5"}),
+        (configs.predicts_from_json, {"beta_schedule": "linear"}),
+        (configs.predicts_from_json, {"prediction_type": "sample"}),
+        (configs.predicts_from_json, {"rescale_betas_zero_snr": True}),
+    ],
+)
+def test_another_kind_of_network_is_refused_by_the_field_that_makes_it_so(read, json):
+    with pytest.raises(ValueError) as error:
+        read(json)
+    assert list(json)[-1].removeprefix("down_").removesuffix("_types") in str(error.value)
