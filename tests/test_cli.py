@@ -158,7 +158,8 @@ def test_reproduce_compares_with_what_ships(small, tmp_path, monkeypatch, capsys
         (["train", "moon"], "unknown recipe 'moon'"),
         (["train", "swiss_roll", "--steps", "0"], "--steps must be at least 1; got 0"),
         (["reproduce", "moon"], "unknown recipe 'moon'"),
-        (["info", "model.ckpt"], "PATH must end in .safetensors or .json"),
+        (["info", "model.ckpt"], "there is no file 'model.ckpt'."),
+        (["info", "moon"], "there is no file 'moon', and no shipped model: swiss_roll, "),
     ],
 )
 def test_user_errors_are_one_sentence(arguments, message, capsys):
@@ -168,7 +169,7 @@ def test_user_errors_are_one_sentence(arguments, message, capsys):
 
 
 def test_broken_files_are_told_apart(tmp_path, capsys):
-    for name, message in [("a.safetensors", "not a safetensors file"), ("a.json", "not a card")]:
+    for name, message in [("a.safetensors", "is JSON text, not weights"), ("a.json", "not a card")]:
         (tmp_path / name).write_text("[1")
         assert cli.main(["info", str(tmp_path / name)]) == 2
         assert message in capsys.readouterr().err

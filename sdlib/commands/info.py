@@ -1,21 +1,27 @@
 """`info`: what is installed, and what a file holds."""
 
+import json
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sdlib.commands import named
 
 
 def register(commands) -> None:
     """Add the command to the command line."""
-    one = commands.add_parser("info", help="versions; or what a checkpoint or a card holds")
+    one = commands.add_parser("info", help="versions; or what a picture or a checkpoint holds")
     one.add_argument("path", nargs="?", metavar="PATH",
-                     help="a .safetensors or .json file, or a shipped model's name")  # fmt: skip
+                     help="a picture, a checkpoint or a folder of one, a card, or a shipped "
+                          "model's name")  # fmt: skip
+    one.add_argument("--check", action="store_true", help="look for NaN in a checkpoint's weights")
     one.set_defaults(run=info)
 
 
 def info(args) -> int:
     """Versions of what matters here, or the contents of a file."""
-    print("\n".join(describe(args.path) if args.path else versions()))
+    print("\n".join(describe(args.path, args.check) if args.path else versions()))
     return 0
 
 
@@ -48,43 +54,89 @@ def versions() -> list[str]:
     return [*lines, f"{'models':<12} {', '.join(shipped) or 'none'}"]
 
 
-def describe(path: str) -> list[str]:
-    """What a card, a .safetensors file or a shipped model holds."""
-    import json
+def describe(path: str | Path, check: bool = False) -> list[str]:
+    """What a file holds, by the end of its name: a card, a picture, or else weights."""
+    from sdlib.images import WRITES, parameters
+    from sdlib.weights.files import is_index
 
     file = Path(path)
-    if file.suffix not in (".json", ".safetensors"):
-        from sdlib.files import data_path
-        from sdlib.training import RECIPES
+    if not file.exists():
+        return shipped(str(path))
+    if file.suffix == ".json" and not is_index(file):
+        return table(card(file).items())
+    if file.suffix.lower() in WRITES:
+        return table(parameters(file).items())
+    return checkpoint(file, check)
 
-        try:
-            name = named("model", path, RECIPES)
-        except ValueError:
-            raise ValueError(
-                f"PATH must end in .safetensors or .json, or name a shipped model "
-                f"({', '.join(RECIPES)}); got {path!r}."
-            ) from None
-        return describe(data_path(f"{name}.json")) + describe(data_path(f"{name}.safetensors"))
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}.")
-    if file.suffix == ".json":
-        try:
-            card = dict(json.loads(file.read_text(encoding="utf8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{str(path)!r} is not a card: {error}.") from error
-        width = max(map(len, card), default=0)
-        return [f"{key:<{width}}  {value}" for key, value in card.items()]
-    from safetensors import SafetensorError, safe_open
+
+def shipped(name: str) -> list[str]:
+    """The card and the weights of a model that ships."""
+    from sdlib.files import data_path
+    from sdlib.training import RECIPES
 
     try:
-        with safe_open(file, framework="pt") as tensors:
-            shapes = {key: tensors.get_slice(key) for key in tensors.keys()}  # noqa: SIM118
-            sizes = {key: (part.get_shape(), part.get_dtype()) for key, part in shapes.items()}
-    except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is not a safetensors file: {error}.") from error
-    import math
+        name = named("model", name, RECIPES)
+    except ValueError:
+        models = "" if Path(name).suffix else f", and no shipped model: {', '.join(RECIPES)}"
+        raise FileNotFoundError(f"there is no file {name!r}{models}.") from None
+    return [
+        line for end in ("json", "safetensors") for line in describe(data_path(f"{name}.{end}"))
+    ]
 
-    width = max(map(len, sizes), default=0)
-    lines = [f"{key:<{width}}  {kind:<5} {shape}" for key, (shape, kind) in sizes.items()]
-    total = sum(math.prod(shape) for shape, _ in sizes.values())
-    return [*lines, f"{len(sizes)} tensors, {total:,} parameters"]
+
+def card(file: Path) -> dict:
+    """A card: what a trained model says about itself."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(file)!r} is not a card: {error}.") from error
+
+
+def checkpoint(path: Path, check: bool) -> list[str]:
+    """What a checkpoint is, its parts, and what one would not expect; of others, every tensor."""
+    from sdlib.weights import facts
+
+    found = facts.describe(path, check)
+    if found.kind == "unknown" and found.format == "safetensors":
+        return tensors(path)
+    notes = [(f"metadata {key}", str(value)[:80]) for key, value in found.metadata.items()]
+    parts = [
+        (
+            name,
+            f"{part.parameters:,}",
+            f"{part.tensors:,}",
+            facts.size(part.bytes),
+            ", ".join(part.dtypes),
+        )
+        for name, part in found.parts.items()
+    ]
+    return [
+        *table([("kind", found.kind), ("format", found.format), *notes[:8]]),
+        "",
+        *table([("part", "parameters", "tensors", "size", "precision"), *parts], "<>>><"),
+        *(f"note: {printable(sentence)}" for sentence in found.surprises),
+    ]
+
+
+def tensors(file: Path) -> list[str]:
+    """Names, types and shapes, read from the header alone."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        parts = [(key, opened.get_slice(key)) for key in opened.keys()]  # noqa: SIM118
+        sizes = [(key, part.get_dtype(), part.get_shape()) for key, part in parts]
+    total = sum(math.prod(shape) for *_, shape in sizes)
+    return [*table(sizes, "<<<"), f"{len(sizes)} tensors, {total:,} parameters"]
+
+
+def table(rows: Iterable[Sequence[Any]], align: str = "<<") -> list[str]:
+    """Rows in columns, each aligned to the left (<) or the right (>)."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    styles = [f"{side}{width}" for side, width in zip(align, widths, strict=False)]
+    return ["  ".join(map(format, row, styles)).rstrip() for row in rows]
+
+
+def printable(value: Any) -> str:
+    """As text in which all else is escaped: what a file says cannot steer a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
