@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 
 NUMBER = (int, float)
@@ -105,7 +106,7 @@ def settings_of(like: Path, given: dict, model: str) -> dict:
         if not isinstance(value, SETTINGS[name][0]):
             raise ValueError(f"the {name} in {str(like)!r} cannot be {value!r:.50}.")
     for source in SOURCES:
-        expected = carried.get(f"{source}_sha256")
+        expected = carried.get(source)
         if expected and source not in given:
             what = "an image" if source == "image" else "a mask"
             raise ValueError(f"{str(like)!r} was made from {what}; give that with --{source}.")
@@ -121,15 +122,21 @@ def check(args, settings: dict) -> None:
     """What would be a pity to hear of only when the model is loaded, or the picture is done."""
     import torch
 
-    from sdlib.checks import pick
-    from sdlib.diffusion import SAMPLERS
-    from sdlib.images import WRITES, check_suffix, open_image
+    from sdlib.diffusion import schedule
+    from sdlib.images import WRITES, check_suffix
+    from sdlib.pipeline import StableDiffusion
+    from sdlib.pipeline.request import make_request
 
-    if "sampler" in settings:
-        pick("sampler", SAMPLERS, settings["sampler"])
-    for source in SOURCES:
-        if source in settings:
-            open_image(settings[source])
+    asked = signature(StableDiffusion.sample).bind(None, **settings)
+    asked.apply_defaults()
+    known = signature(make_request).parameters
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come again when it is done
+        make_request(
+            schedule("scaled_linear"),
+            args.model,
+            **{name: value for name, value in asked.arguments.items() if name in known},
+        )
     if args.device:
         try:
             torch.empty(1, device=args.device)

@@ -3,9 +3,7 @@
 import inspect
 import json
 import os
-import sys
 import warnings
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,18 +11,20 @@ from PIL import Image
 
 from sdlib import __main__ as cli
 from sdlib.commands.generate import SETTINGS
-from sdlib.images import fingerprint, parameters, save
+from sdlib.images import fingerprint, open_image, parameters, save
+from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
+from sdlib.pipeline import StableDiffusion
 
 
-class Stand:
-    """What `sdlib.pipeline.StableDiffusion` looks like from here."""
+class Stand(StableDiffusion):
+    """A pipeline without networks."""
 
     asked, loaded, saving = {}, {}, False
 
     @classmethod
     def load(cls, source, **options):
         Stand.loaded = {"source": source, **options}
-        return cls()
+        return cls.__new__(cls)
 
     def save_memory(self):
         Stand.saving = True
@@ -35,7 +35,7 @@ class Stand:
         made |= {"guidance_scale": 7.5, "strength": 0.8, "sampler": "plms", **Stand.asked}
         for source in ("image", "mask"):
             if source in made:
-                made[f"{source}_sha256"] = fingerprint(made.pop(source))
+                made[source] = fingerprint(made[source])
         pictures = []
         for i in range(made.pop("count", 1)):
             seed = made.get("seed", 11) + i
@@ -47,7 +47,7 @@ class Stand:
 
 @pytest.fixture(autouse=True)
 def stand(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "sdlib.pipeline", SimpleNamespace(StableDiffusion=Stand))
+    monkeypatch.setattr("sdlib.pipeline.StableDiffusion", Stand)
     monkeypatch.chdir(tmp_path)
     Stand.asked, Stand.loaded, Stand.saving = {}, {}, False
 
@@ -85,7 +85,7 @@ def test_what_is_not_said_is_left_to_the_pipeline():
 
 
 def test_every_option_arrives(tmp_path):
-    paint("photo.png"), paint("mask.png", "white")
+    paint("photo.png"), Image.effect_noise((8, 8), 99).save("mask.png")
     options = {
         "steps": 20,
         "sampler": "ddim",
@@ -113,10 +113,7 @@ def test_every_option_arrives(tmp_path):
     assert Stand.loaded["device"] == "cpu" and Stand.loaded["vae"] == "v.pt"
 
 
-def test_options_and_their_defaults_are_the_pipelines(monkeypatch):
-    monkeypatch.undo()
-    from sdlib.pipeline import StableDiffusion
-
+def test_options_and_their_defaults_are_the_pipelines():
     known = inspect.signature(StableDiffusion.sample).parameters
     assert set(SETTINGS) | {"image", "mask", "count"} <= set(known)
     defaults = {"steps": 50, "sampler": "plms", "guidance_scale": 7.5, "strength": 0.8, "count": 1}
@@ -234,7 +231,10 @@ def test_pictures_that_say_nothing(capsys):
         ([], 'say what to show: sdlib generate "a lighthouse in a storm" --model PATH.'),
         (["x", "--sampler", "dpm"], "unknown sampler 'dpm'; choose one of: "),
         (["x", "--image", "nowhere.png"], "there is no file 'nowhere.png'."),
-        (["x", "--mask", "nowhere.png"], "there is no file 'nowhere.png'."),
+        (["x", "--mask", "nowhere.png"], "a mask says what to repaint in an image; give the im"),
+        (["x", "--width", "100"], "width must be a multiple of 8; got 100, and 96 would do."),
+        (["x", "--strength", "2"], "strength must lie between 0 (keep the image) and 1"),
+        (["x", "--spacing", "wide"], "unknown spacing 'wide'; choose one of: "),
         (["x", "--out", "cat.gif"], "must end in .png, .jpg, .jpeg, .webp; got 'cat.gif'."),
         (["x", "--out", "cat"], "must end in .png, .jpg, .jpeg, .webp; got 'cat'."),
         (["x", "--device", "gpu"], "--device 'gpu' cannot be used here: Expected one of cpu"),
@@ -286,3 +286,34 @@ def test_what_goes_wrong_is_a_sentence_and_so_is_a_warning(monkeypatch, capsys, 
     first, second = capsys.readouterr().err.splitlines()
     assert first == "sdlib: note: the prompt is too long; lost: 'and more'."
     assert message in second and not os.listdir()
+
+
+# --- with networks ---
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A checkpoint of small networks, full of noise."""
+    torch.manual_seed(0)
+    config = StableDiffusionConfig.tiny()
+    text, unet, vae = CLIPTextEncoder(config.text), UNet(config.unet), AutoencoderKL(config.vae)
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    StableDiffusion(config, text, unet, vae, device="cpu").save(path)
+    return path
+
+
+def test_a_checkpoint_makes_a_picture_and_the_picture_makes_it_again(tiny, monkeypatch, capsys):
+    monkeypatch.setattr("sdlib.pipeline.StableDiffusion", StableDiffusion)
+    paint("photo.png"), Image.effect_noise((32, 32), 99).save("mask.png")
+    common = ["generate", "--model", str(tiny), "--device", "cpu"]
+    sources = ["--image", "photo.png", "--mask", "mask.png"]
+    first = ["a cat", *sources, "--steps", "4", "--width", "64", "--height", "48", "--seed", "5"]
+    assert cli.main([*common, *first, "--negative", "fog", "--sampler", "ddpm"]) == 0
+    assert capsys.readouterr().out == "a-cat-5.png: seed 5, 64 x 48\n"
+    assert cli.main([*common, "--like", "a-cat-5.png", *sources, "--out", "again.png"]) == 0
+    assert capsys.readouterr().err == ""
+    one, two = open_image("a-cat-5.png"), open_image("again.png")
+    assert one.tobytes() == two.tobytes() and len(one.getcolors(9999)) > 100
+    assert parameters("a-cat-5.png") == parameters("again.png")
+    assert cli.main([*common, "--like", "again.png", *sources, "--seed", "6"]) == 0
+    assert open_image("a-cat-6.png").tobytes() != one.tobytes()
