@@ -1,0 +1,314 @@
+"""Whole checkpoints: every form in which people have them gives the same networks."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sdlib.models import (
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextEncoder,
+    StableDiffusionConfig,
+    UNet,
+)
+from sdlib.text import Tokenizer
+from sdlib.weights import Checkpoint, load, save
+from sdlib.weights.configs import vae_to_json
+from sdlib.weights.names import PREFIXES, ROWS, text_rows, to_layout
+
+CONFIG = StableDiffusionConfig.tiny()
+LEFT_BEHIND = {
+    "betas": torch.zeros(1000),
+    "model_ema.num_updates": torch.tensor(3),
+    PREFIXES["text"] + "text_model.embeddings.position_ids": torch.arange(77)[None],
+}
+
+
+def fresh(config=CONFIG, seed=0):
+    torch.manual_seed(seed)
+    networks = {
+        "unet": UNet(config.unet),
+        "vae": AutoencoderKL(config.vae),
+        "text": CLIPTextEncoder(config.text),
+    }
+    return Checkpoint(config, networks)
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return fresh()
+
+
+@pytest.fixture(scope="module")
+def files():
+    return Tokenizer.clip().files()
+
+
+@pytest.fixture(scope="module")
+def original(checkpoint, tmp_path_factory):
+    return save(tmp_path_factory.mktemp("original") / "tiny.safetensors", checkpoint)
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint, files, tmp_path_factory):
+    return save(tmp_path_factory.mktemp("folder") / "tiny", checkpoint, files)
+
+
+def same(opened, checkpoint, parts=("unet", "vae", "text"), **tolerance):
+    for part in parts:
+        expected = checkpoint.networks[part].state_dict()
+        found = opened.networks[part].state_dict()
+        assert found.keys() == expected.keys()
+        for name, x in found.items():
+            torch.testing.assert_close(
+                x.float(), expected[name], **(tolerance or EXACTLY), msg=name
+            )
+
+
+EXACTLY = {"rtol": 0, "atol": 0}
+FORMS = {
+    "safetensors": lambda tensors, path: save_file(tensors, path),
+    "ckpt with state_dict": lambda tensors, path: torch.save(
+        {"state_dict": tensors, "epoch": 3, "global_step": 7}, path
+    ),
+    "ckpt without": torch.save,
+    "ckpt before torch 1.6": lambda tensors, path: torch.save(
+        tensors, path, _use_new_zipfile_serialization=False
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("more", [{}, LEFT_BEHIND], ids=["bare", "with leftovers"])
+def test_files_in_the_original_layout(form, more, original, checkpoint, tmp_path):
+    FORMS[form]({**load_file(original), **more}, tmp_path / "x")
+    opened = load(tmp_path / "x")
+    assert opened.config == CONFIG
+    same(opened, checkpoint)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "ckpt with state_dict"])
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("asked", [torch.float16, torch.bfloat16, torch.float32])
+def test_precisions(form, stored, asked, original, checkpoint, tmp_path):
+    FORMS[form]({k: x.to(stored) for k, x in load_file(original).items()}, tmp_path / "x")
+    opened = load(tmp_path / "x", asked)
+    assert {p.dtype for n in opened.networks.values() for p in n.parameters()} == {asked}
+    bits = 7 if torch.bfloat16 in (stored, asked) else 10
+    same(opened, checkpoint, rtol=2.0**-bits, atol=1e-6)
+
+
+def test_a_folder(folder, checkpoint):
+    opened = load(folder)
+    assert opened.config == CONFIG
+    same(opened, checkpoint)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"safe_serialization": False}, {"variant": "fp16"}, {"max_shard_size": "1MB"}],
+    ids=lambda o: "-".join(map(str, o.values())) or "plain",
+)
+def test_a_folder_that_diffusers_wrote(options, folder, checkpoint, tmp_path):
+    import diffusers
+
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder)
+    pipe.save_pretrained(tmp_path / "theirs", **options)
+    if options.get("safe_serialization") is False:
+        assert list(tmp_path.rglob("*.bin"))
+    same(load(tmp_path / "theirs", variant=options.get("variant")), checkpoint)
+
+
+def test_diffusers_opens_a_single_file_of_ours(original, checkpoint):
+    """The autoencoder, with its own converter, from our original layout."""
+    from diffusers import AutoencoderKL as Theirs
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+    config = vae_to_json(CONFIG.vae)
+    theirs = Theirs.from_config(config)
+    theirs.load_state_dict(convert_ldm_vae_checkpoint(load_file(original), config))
+    ours = to_layout(checkpoint.networks["vae"].state_dict(), ROWS["vae"](CONFIG.vae), "diffusers")
+    for name, x in theirs.state_dict().items():
+        assert torch.equal(x.flatten(), ours[name].flatten()), name
+
+
+def test_an_inpainting_checkpoint(files, tmp_path):
+    checkpoint = fresh(StableDiffusionConfig.tiny_inpainting())
+    for path in (tmp_path / "x.safetensors", tmp_path / "x"):
+        opened = load(save(path, checkpoint, files))
+        assert opened.config == checkpoint.config
+        same(opened, checkpoint)
+
+
+def test_v_prediction_is_told_by_the_folder(checkpoint, files, tmp_path):
+    config = replace(CONFIG, predicts="v")
+    path = save(tmp_path / "v", Checkpoint(config, checkpoint.networks), files)
+    assert load(path).config == config
+
+
+# --- parts of other files -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other():
+    return fresh(seed=1)
+
+
+def test_an_autoencoder_from_elsewhere(original, checkpoint, other, files, tmp_path):
+    whole = save(tmp_path / "whole.safetensors", other)
+    alone = {
+        k.removeprefix(PREFIXES["vae"]): x
+        for k, x in load_file(whole).items()
+        if k.startswith(PREFIXES["vae"])
+    }
+    torch.save({"state_dict": {**alone, "loss.logvar": torch.zeros(1)}}, tmp_path / "alone.ckpt")
+    folder = save(tmp_path / "folder", other, files)
+    for vae in (whole, tmp_path / "alone.ckpt", folder, folder / "vae"):
+        opened = load(original, vae=vae)
+        same(opened, other, ["vae"])
+        same(opened, checkpoint, ["unet", "text"])
+
+
+def test_a_text_encoder_from_elsewhere(folder, checkpoint, other, files, tmp_path):
+    theirs = save(tmp_path / "folder", other, files)
+    file = theirs / "text_encoder" / "model.safetensors"
+    for text in (theirs, theirs / "text_encoder", file):
+        opened = load(folder, text=text)
+        same(opened, other, ["text"])
+        same(opened, checkpoint, ["unet", "vae"])
+
+
+def test_the_wrong_part_is_refused(original, folder):
+    with pytest.raises(ValueError, match="holds no autoencoder"):
+        load(original, vae=folder / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def altered(original, path, change):
+    tensors = load_file(original)
+    change(tensors)
+    save_file(tensors, path)
+    return path
+
+
+STEM = PREFIXES["unet"] + "input_blocks.0.0.bias"
+ALTERATIONS = {
+    "a renamed key": (lambda t: t.update({STEM + "s": t.pop(STEM)}), f"lacks {STEM}"),
+    "a missing part": (
+        lambda t: [t.pop(k) for k in list(t) if k.startswith(PREFIXES["vae"])],
+        "holds no autoencoder",
+    ),
+    "another shape": (lambda t: t.update({STEM: torch.zeros(5)}), r"\(5,\) instead of \(32,\)"),
+    "a NaN": (lambda t: t[STEM].fill_(float("nan")), "the U-Net has weights that are NaN"),
+    "something more": (lambda t: t.update(extra=torch.zeros(1)), "no place for: extra"),
+}
+
+
+@pytest.mark.parametrize("what", ALTERATIONS)
+def test_what_is_wrong_is_named(what, original, tmp_path):
+    change, words = ALTERATIONS[what]
+    with pytest.raises(ValueError, match=words):
+        load(altered(original, tmp_path / "x.safetensors", change))
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
+        (b"", "empty"),
+    ],
+)
+def test_files_that_are_no_weights(content, words, tmp_path):
+    (tmp_path / "x.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        load(tmp_path / "x.ckpt")
+
+
+class Hostile:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch ran-here",)
+
+
+def test_a_hostile_pickle_does_not_run(original, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": load_file(original), "callbacks": Hostile()}, "x.ckpt")
+    with pytest.raises(ValueError, match="wants to run .*system"):
+        load("x.ckpt")
+    assert not (tmp_path / "ran-here").exists()
+
+
+def test_a_truncated_file(original, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(original.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="cut short"):
+        load(tmp_path / "x.safetensors")
+
+
+def test_a_folder_without_an_index(folder):
+    with pytest.raises(FileNotFoundError, match="model_index.json"):
+        load(folder / "unet")
+
+
+def test_no_pickle_is_written(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="write x.safetensors"):
+        save(tmp_path / "x.ckpt", checkpoint)
+    with pytest.raises(ValueError, match="tokenizer"):
+        save(tmp_path / "x", checkpoint)
+    assert not list(tmp_path.iterdir())
+
+
+def test_saving_in_another_precision(checkpoint, tmp_path):
+    path = save(tmp_path / "half.safetensors", checkpoint, dtype=torch.float16)
+    assert {x.dtype for x in load_file(path).values()} == {torch.float16}
+    assert next(checkpoint.networks["unet"].parameters()).dtype == torch.float32
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+MEMORY = """
+import sys, torch
+from pathlib import Path
+from sdlib.models import *
+from sdlib.weights import load
+
+def resident(which):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(which))
+
+config = StableDiffusionConfig(UNetConfig.tiny(), VAEConfig.tiny(), CLIPTextConfig.sd15())
+load(sys.argv[2])
+before = resident("VmRSS")
+opened = load(sys.argv[1], getattr(torch, sys.argv[3]), config=config)
+parameters = [p for network in opened.networks.values() for p in network.parameters()]
+weights = sum(p.numel() * p.element_size() for p in parameters)
+print((resident("VmHWM") - before) / weights)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
+@pytest.mark.parametrize(
+    "form, stored", [("safetensors", torch.float32), ("ckpt with state_dict", torch.float16)]
+)
+def test_loading_takes_little_more_memory_than_the_weights(form, stored, original, tmp_path):
+    """Half a gigabyte of weights in the precision of their file, in a process of its own."""
+    tensors = {k: x for k, x in load_file(original).items() if not k.startswith(PREFIXES["text"])}
+    config = CLIPTextConfig.sd15()
+    with torch.device("meta"):
+        shapes = CLIPTextEncoder(config).state_dict()
+    text = {name: torch.ones(x.shape, dtype=stored) for name, x in shapes.items()}
+    text = to_layout(text, text_rows(config), "original")
+    tensors = {k: x.to(stored) for k, x in tensors.items()}
+    FORMS[form](tensors | {PREFIXES["text"] + k: x for k, x in text.items()}, tmp_path / "x")
+    arguments = [tmp_path / "x", original, str(stored).removeprefix("torch.")]
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1.1
