@@ -80,10 +80,9 @@ class StableDiffusion:
         offload: bool = False,
         name: str = "",
     ):
-        self.config, self.text, self.unet, self.vae = config, text, unet, vae
-        self.tokenizer, self.name = tokenizer or Tokenizer.clip(), name
-        self.schedule = schedule("scaled_linear")
+        self.config, self.tokenizer, self.name = config, tokenizer or Tokenizer.clip(), name
         self.parts = Parts(text, unet, vae, device, offload)
+        self.schedule = schedule("scaled_linear")
         self.at_once: int | None = None
 
     @classmethod
@@ -144,6 +143,21 @@ class StableDiffusion:
                     layer.slices = whole("attention_slices", attention_slices)
         self.vae.one_by_one, self.vae.tile, self.at_once = vae_slices, vae_tile, at_once
         return self
+
+    @property
+    def text(self) -> nn.Module:
+        """The text encoder."""
+        return self.parts.networks["text"]
+
+    @property
+    def unet(self) -> nn.Module:
+        """The U-Net; `sd.unet.compile()` makes it faster on a GPU, after a slow first call."""
+        return self.parts.networks["unet"]
+
+    @property
+    def vae(self) -> nn.Module:
+        """The autoencoder."""
+        return self.parts.networks["vae"]
 
     # --- asking for pictures ----------------------------------------------------------------------
 
@@ -245,71 +259,60 @@ class StableDiffusion:
 
     def _walk(self, request: Request, ids: Tensor, watch: bool) -> Iterator[Frame]:
         """The frames of a request; `ids [2b, n]` are of its prompts, then of the negative ones."""
-        noise = seeded(request.each("seed"))
-        x, known, beside = self._start(request, noise)
-        if request.grid is None:
-            yield self._frame(request, Step(0, 0.0, x, x), 0, [])
+        noise, grid = seeded(request.each("seed")), request.grid
+        batch, config = len(request.jobs), self.config
+        h, w = (request[side] // config.vae.factor for side in ("height", "width"))
+        mask = None if request.mask is None else F.interpolate(request.mask, (h, w))
+        sees_mask = config.unet.in_channels > config.vae.latent
+        forgets = mask is not None and request["strength"] == 1  # nothing stays under the mask
+
+        # Noise is drawn in the order in which diffusers draws it.
+        latents = None
+        if request.picture is not None and not (sees_mask and forgets):
+            latents = self.encode(request.picture, noise, batch)
+        if grid is None:
+            yield self._frame(request, Step(0, 0.0, latents, latents), 0, [])
             return
+        eps = noise(state(torch.zeros(batch, config.vae.latent, h, w, device=self.parts.device)))
+        x = eps if latents is None else grid.alpha[0] * latents + grid.sigma[0] * eps
+        keeps = mask is not None and not sees_mask
+        if keeps and forgets:
+            x = blend(eps, x, mask)
+
         cond, uncond = self.embed(ids).chunk(2)
-        if beside is not None:
+        if sees_mask:
+            beside = self._beside(request, (h, w), noise)
             cond, uncond = ({"context": tokens, "concat": beside} for tokens in (cond, uncond))
         watched = CrossAttentionMaps(self.unet) if watch else None
         denoiser = partial(self._denoise, watched)
         denoiser = classifier_free(denoiser, request["guidance_scale"], uncond)
-        if known is not None:
-            mask = F.interpolate(request.mask, x.shape[2:])
-            denoiser = inpainting(denoiser, known, mask)
+        if keeps:
+            denoiser = inpainting(denoiser, latents, mask)
 
-        last, maps = len(request.grid), []
+        last, maps = len(grid), []
         with watched or nullcontext():
-            for step in request.sampler(denoiser, request.grid, x, noise=noise, cond=cond):
+            for step in request.sampler(denoiser, grid, x, noise=noise, cond=cond):
                 if watched is not None and step.i < last:
-                    maps = self._by_word(request, watched.take(x.shape[2:]))
-                if known is not None and step.i == last:
-                    step = replace(step, x=blend(step.x, known, mask))
+                    maps = self._by_word(request, watched.take((h, w)))
+                if keeps and step.i == last:
+                    step = replace(step, x=blend(step.x, latents, mask))
                 yield self._frame(request, step, last, maps)
 
     def _frame(self, request: Request, step: Step, last: int, maps: list) -> Frame:
         decode = partial(self.decode, step.x if step.i == last else step.x0)
         return Frame(step.i, step.t, step.x, step.x0, last, request.jobs, maps, decode)
 
-    def _start(
-        self, request: Request, noise: Callable
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The first state; the latents to keep around a mask; what the U-Net sees beside a state.
-
-        Noise is drawn in the order in which diffusers draws it.
+    def _beside(self, request: Request, size: tuple[int, int], noise: Callable) -> Tensor:
+        """What a U-Net for inpainting sees beside a state `[b, 5, h, w]`: the mask, and the latents
+        of the picture without what is under it. Without a mask, all is to be painted.
         """
-        config, batch = self.config, len(request.jobs)
-        w, h = (request[side] // config.vae.factor for side in ("width", "height"))
-        sees_mask = config.unet.in_channels > config.vae.latent
-        afresh = request.mask is not None and request["strength"] == 1  # nothing masked stays
-        picture, grid = request.picture, request.grid
-
-        latents = None
-        if picture is not None and not (sees_mask and afresh):
-            latents = self.encode(picture, noise, batch)
-        if grid is None:
-            return latents, None, None
-        eps = noise(state(torch.zeros(batch, config.vae.latent, h, w, device=self.parts.device)))
-        x = eps if latents is None else grid.alpha[0] * latents + grid.sigma[0] * eps
-        if not sees_mask:
-            if request.mask is None:
-                return x, None, None
-            return (
-                blend(eps, x, F.interpolate(request.mask, (h, w))) if afresh else x,
-                latents,
-                None,
-            )
-        if request.mask is None:  # all is to be painted
-            mask, kept = (
-                torch.ones(1, 1, h, w),
-                torch.zeros(1, 3, request["height"], request["width"]),
-            )
-        else:
-            mask, kept = F.interpolate(request.mask, (h, w)), picture * (1 - request.mask)
-        mask = mask.to(x).expand(batch, -1, -1, -1)
-        return x, None, torch.cat([mask, self.encode(kept, noise, batch)], dim=1)
+        mask, picture = request.mask, request.picture
+        if mask is None:
+            mask = torch.ones(1, 1, request["height"], request["width"])
+            picture = mask.expand(-1, 3, -1, -1)
+        latents = self.encode(picture * (1 - mask), noise, len(request.jobs))
+        small = F.interpolate(mask, size).to(latents).expand(len(latents), -1, -1, -1)
+        return torch.cat([small, latents], dim=1)
 
     # --- the networks -----------------------------------------------------------------------------
 
