@@ -8,6 +8,9 @@ from typing import Any
 
 from sdlib.commands import named
 
+PACKAGES = ("torch", "numpy", "safetensors", "huggingface_hub", "pillow", "accelerate",
+            "matplotlib", "anywidget")  # fmt: skip
+
 
 def register(commands) -> None:
     """Add the command to the command line."""
@@ -36,22 +39,22 @@ def versions() -> list[str]:
     from sdlib.files import data_path
     from sdlib.training import RECIPES
 
-    lines = [f"sdlib        {__version__}", f"python       {platform.python_version()}"]
-    for package in ("torch", "numpy", "safetensors", "accelerate", "matplotlib", "anywidget"):
+    rows = [("sdlib", __version__), ("python", platform.python_version())]
+    for package in PACKAGES:
         try:
-            lines.append(f"{package:<12} {metadata.version(package)}")
+            rows.append((package, metadata.version(package)))
         except metadata.PackageNotFoundError:
-            lines.append(f"{package:<12} not installed")
+            rows.append((package, "not installed"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    lines.append(f"{'device':<12} {device}, {torch.get_num_threads()} threads")
-    shipped = []
+    ships = []
     for name in RECIPES:
         try:
             data_path(f"{name}.safetensors")
-            shipped.append(name)
+            ships.append(name)
         except FileNotFoundError:
             pass
-    return [*lines, f"{'models':<12} {', '.join(shipped) or 'none'}"]
+    rows.append(("device", f"{device}, {torch.get_num_threads()} threads"))
+    return table([*rows, ("models", ", ".join(ships) or "none")])
 
 
 def describe(path: str | Path, check: bool = False) -> list[str]:
