@@ -25,7 +25,7 @@ export PYTHONWARNINGS := ignore::DeprecationWarning
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help book serve test lab notebooks reproduce benchmark test-colab links lint format clean
+.PHONY: help book serve test test-full lab notebooks reproduce benchmark test-colab links lint format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,9 @@ test: $(VENV)/.stamp  ## everything: unit tests, chapters, and the built pages i
 	@$(PY) tools/chromium.py
 	@$(MAKE) --no-print-directory book
 	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval --nbval-current-env tests $(CHAPTERS)
+
+test-full: $(VENV)/.stamp  ## networks of v1.5 beside the reference at 512 x 512 (minutes, and 6 GB of memory)
+	@$(PY) -m pytest -q -m full tests
 
 test-colab: $(COLAB)/.stamp  ## unit tests and chapters with the versions of Colab's image
 	@$(COLAB)/bin/python -m pytest -q -n $(JOBS) --dist loadfile --nbval --nbval-current-env \

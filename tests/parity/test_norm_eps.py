@@ -92,7 +92,7 @@ def quiet_error(kind, family, net, theirs):
     return compare[kind](net, theirs)
 
 
-@pytest.mark.parametrize("kind, family", FAMILIES, ids=": ".join)
+@pytest.mark.parametrize("kind, family", FAMILIES, ids=map(": ".join, FAMILIES))
 def test_a_wrong_eps_is_seen(kind, family):
     cls, config = NETWORKS[kind]
     pattern, eps = FAMILIES[kind, family]
