@@ -202,6 +202,14 @@ def test_a_header_longer_than_the_file(tmp_path, length):
         read(path)
 
 
+def test_a_header_that_would_fill_the_memory(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes((150_000_000).to_bytes(8, "little") + b'{"a": 1}')
+    os.truncate(path, 200_000_000)  # without taking room
+    with pytest.raises(ValueError, match="is damaged: .* header has 150,000,000 bytes"):
+        read(path)
+
+
 # --- shards ---------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,8 @@ UNET = "diffusion_pytorch_model"
          f"{UNET}.safetensors.index.json"),
         ([f"{UNET}.safetensors.index.fp16.json", f"{UNET}.safetensors.index.json"], "fp16",
          f"{UNET}.safetensors.index.fp16.json"),
+        ([f"{UNET}.safetensors.index.fp16.json", f"{UNET}.safetensors.index.json"], None,
+         f"{UNET}.safetensors.index.json"),
         (["model.safetensors", "model.safetensors.index.json"], None, "model.safetensors"),
         (["flax_model.msgpack", "openvino_model.bin", "model.onnx", "tf_model.h5"], None, None),
         ([], None, None),

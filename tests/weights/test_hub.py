@@ -203,4 +203,7 @@ def test_variants_that_are_needed():
     other = "unet/diffusion_pytorch_model-00001-of-00001.bin"
     names = {"model_index.json", "unet/config.json", index, *shards, other}
     assert set(needed(names)) == names - {other}
+    single = "unet/diffusion_pytorch_model.safetensors"
+    names = {"model_index.json", single}
+    assert set(needed(names | set(shards))) == names
     assert needed(["README.md", "model.ckpt"]) == []
