@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from sdlib.models.attention import Attention
 
 GROUPS = 32
+PORTION = 1024  # tokens whose wide vectors fit a processor's cache
 
 
 def time_embedding(t: Tensor, width: int) -> Tensor:
@@ -90,6 +91,12 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(factor * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":  # a processor is faster where what lies between stays in cache
+            portions = x.flatten(0, -2).split(PORTION)
+            return torch.cat([self._think(tokens) for tokens in portions]).view_as(x)
+        return self._think(x)
+
+    def _think(self, x: Tensor) -> Tensor:
         value, gate = self.up(x).chunk(2, dim=-1)
         return self.down(value * F.gelu(gate))
 
