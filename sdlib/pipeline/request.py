@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from sdlib import __version__, images
@@ -22,14 +23,39 @@ if TYPE_CHECKING:
 
 SIZE = 512  # pixels a side that v1.5 was trained on
 
+DISTILLED = 50  # times that latent consistency models know, evenly spaced over the table
+
+
+def even(schedule: Schedule, steps: int) -> Tensor:
+    """`linspace` without rounding: times lie between entries of the table, as in k-diffusion."""
+    return torch.linspace(schedule.t_max, schedule.t_min, steps, dtype=torch.float64)
+
+
+def distilled(schedule: Schedule, steps: int) -> Tensor:
+    """Some of the times at which latent consistency models were distilled.
+
+    Luo et al. 2023, section 4.3.
+
+    Raises:
+        ValueError: for more steps than there are such times.
+    """
+    if steps > DISTILLED:
+        raise ValueError(
+            f"lcm takes from 1 to {DISTILLED} steps, since its models know no more times; got "
+            f"{steps}. Give a spacing to go beyond."
+        )
+    left = DISTILLED - torch.arange(steps) * DISTILLED // steps
+    return left.double() * (schedule.steps // DISTILLED) - 1
+
+
 # The nodes that a sampler walks unless a spacing is asked for: those of diffusers' schedulers when
 # they are made from v1.5's config. Others are DPM-Solver++, UniPC and their like.
 GRIDS = {
     "plms": ("leading", "first"),
     "ddim": ("leading", "first"),
     "ddpm": ("leading", "zero"),
-    "lcm": ("trailing", "zero"),
-    **dict.fromkeys(("euler", "euler_ancestral", "heun", "edm", "lms"), ("linspace", "zero")),
+    "lcm": (distilled, "zero"),
+    **dict.fromkeys(("euler", "euler_ancestral", "heun", "edm", "lms"), (even, "zero")),
 }
 OTHERS = (one_more(SPACINGS["linspace"]), "zero")
 
