@@ -42,6 +42,10 @@ class DiTConfig:
                 f"size must be a multiple of patch, and width of 4; got {self.size}, {self.patch} "
                 f"and {self.width}."
             )
+        if self.classes and self.text_width:
+            raise ValueError(
+                "a DiT looks at classes or at text, not at both; set classes or text_width to 0."
+            )
 
     @classmethod
     def xl_2(cls) -> "DiTConfig":
@@ -167,4 +171,9 @@ class DiT(nn.Module):
             cond = torch.full((len(x),), config.classes, device=x.device)
         if cond.shape != x.shape[:1] or cond.is_floating_point():
             raise ValueError(f"cond must hold a class for each of {len(x)} samples, [b].")
+        if len(cond) and not 0 <= int(cond.min()) <= int(cond.max()) <= config.classes:
+            raise ValueError(
+                f"classes must lie between 0 and {config.classes - 1}, or be {config.classes} for "
+                f"none; got {int(cond.min())} to {int(cond.max())}."
+            )
         return None, self.label(cond)

@@ -51,7 +51,7 @@ UNETS = {
         added=80,
     ),
 }
-SIZES = [(16, 16), (12, 20), (9, 7)]
+SIZES = [(16, 16), (12, 20), (9, 7), (33, 40)]  # the last has more tokens than one portion
 VAES = {
     "sd15": VAEConfig.tiny(widths=(32, 64, 96, 96), blocks=2),
     "shallow": VAEConfig.tiny(widths=(32, 64), latent=8, scale=0.13025),
