@@ -1,6 +1,7 @@
 """`python -m sdlib`: generate images, look into files, train, film a walk."""
 
 import argparse
+import os
 import sys
 
 from sdlib.commands import generate, info, plane
@@ -21,7 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 if it went well, 2 with a sentence on stderr if it was asked wrongly."""
     args = parser().parse_args(arguments)
     try:
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ModuleNotFoundError as error:
         message = f"{args.command} needs {error.name}: pip install 'sdlib[book]'."
     except (ValueError, OSError) as error:

@@ -122,6 +122,11 @@ def test_options_and_their_defaults_are_the_pipelines():
         assert name == "count" or f"default: {value}" in SETTINGS[name][1]
 
 
+def test_what_sampling_will_warn_of_is_not_said_twice(recwarn, capsys):
+    assert generate("a cat", "--steps", 1) == 0
+    assert not recwarn.list and capsys.readouterr().err == ""
+
+
 # --- where it goes ---
 
 

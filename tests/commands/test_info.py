@@ -1,6 +1,8 @@
 """`info`: how a picture was made, and what is in a checkpoint."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -79,9 +81,34 @@ def test_other_tensors_are_listed(tmp_path, capsys):
     assert told(capsys, tmp_path / "a.safetensors") == want
 
 
+def test_other_tensors_of_a_pickle_are_counted(tmp_path, capsys):
+    torch.save({"wing": torch.zeros(3)}, tmp_path / "a.pt")
+    lines = told(capsys, tmp_path / "a.pt")
+    assert lines[0] == "kind    unknown" and "wing" in lines[-1]
+
+
+def test_a_checkpoint_in_shards(tmp_path, capsys):
+    save_file(NAMES, tmp_path / "a-1.safetensors")
+    index = tmp_path / "a.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(NAMES, "a-1.safetensors")}))
+    lines = told(capsys, index)
+    assert lines[1] == "format  shards" and "32,004" in "".join(lines)
+
+
 def test_what_is_no_checkpoint(tmp_path, capsys):
     (tmp_path / "a.ckpt").write_text("<!doctype html>")
     assert cli.main(["info", str(tmp_path / "a.ckpt")]) == 2
     assert "a.ckpt' is a web page, not weights" in capsys.readouterr().err
     assert cli.main(["info", str(tmp_path)]) == 2
     assert "model_index.json" in capsys.readouterr().err
+
+
+def test_a_reader_who_has_seen_enough():
+    """As in `sdlib info | head -0`: no complaint from us, and none from Python at its end."""
+    program = "import sys; from sdlib.__main__ import main; sys.exit(main(['info']))"
+    run = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    run.stdout.close()
+    assert run.stderr.read() == b"" and run.wait() == 0
+    run.stderr.close()
