@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = (".safetensors", ".js", ".json", ".css", ".gz", "")  # the last is a license's
 CHAPTERS = sorted((ROOT / "book").glob("[0-9][0-9]-*.ipynb"))
 
 
@@ -64,7 +65,7 @@ def test_the_wheel_holds_what_run_time_needs(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("data", "assets/demos"):
         for file in (ROOT / folder).rglob("*"):
-            if file.is_file() and file.suffix in (".safetensors", ".js", ".json", ".css"):
+            if file.is_file() and file.suffix in SHIPPED:
                 assert f"sdlib/_shipped/{file.relative_to(ROOT).as_posix()}" in names
     assert not any(n.startswith(("tests/", "book/", "data/", "assets/")) for n in names)
 
@@ -83,6 +84,24 @@ def test_the_command_line_runs(python, elsewhere):
     run([python, "-m", "sdlib", "animate", "swissroll", "--out", out, "--frames", "8"], elsewhere)
     assert out.read_bytes()[:6] in (b"GIF87a", b"GIF89a")
     assert run([python, "-m", "sdlib", "info"], elsewhere).strip()
+
+
+def test_a_picture_is_made(python, elsewhere):
+    """From a checkpoint as small as can be, by the command line, with the vocabulary that ships."""
+    program = textwrap.dedent(
+        """
+        from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
+        from sdlib.pipeline import StableDiffusion
+        c = StableDiffusionConfig.tiny()
+        parts = CLIPTextEncoder(c.text), UNet(c.unet), AutoencoderKL(c.vae)
+        StableDiffusion(c, *parts).save("tiny.safetensors")
+        """
+    )
+    run([python, "-c", program], elsewhere)
+    generate = [python, "-m", "sdlib", "generate", "a lighthouse", "--model", "tiny.safetensors"]
+    run([*generate, "--width", 64, "--height", 64, "--steps", 2, "--out", "x.png"], elsewhere)
+    assert (elsewhere / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert "a lighthouse" in run([python, "-m", "sdlib", "info", "x.png"], elsewhere)
 
 
 def test_a_demo_shows(python, elsewhere):
