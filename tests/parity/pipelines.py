@@ -134,15 +134,17 @@ def listening(unet: torch.nn.Module, scale: float, cond_first: bool) -> Iterator
         handle.remove()
 
 
-def walk_ours(sd: StableDiffusion, prompt=PROMPT, scale: float = 7.5, **settings) -> Run:
-    """Our walk. What its frames say is held to what its U-Net was asked."""
+def walk_ours(
+    sd: StableDiffusion, prompt=PROMPT, scale: float = 7.5, check: bool = True, **settings
+) -> Run:
+    """Our walk. What its frames say is held to what its U-Net was asked, unless told not to."""
     settings = {"negative_prompt": NEGATIVE, "seed": SEED, **settings}
     if "image" not in settings:
         settings = {"width": WIDTH, "height": HEIGHT, **settings}
     with listening(sd.unet, scale, cond_first=True) as run:
         frames = list(sd.sample(prompt, guidance_scale=scale, **settings))
     run.last = frames[-1].x
-    for frame, i in zip(frames, run.nodes(), strict=False):
+    for frame, i in zip(frames, run.nodes() if check else [], strict=False):
         assert error(frame.x.float(), run.x[i].float()) < 1e-6
         assert frame.t == run.t[i]
     return run
