@@ -82,9 +82,7 @@ def shipped(name: str) -> list[str]:
     except ValueError:
         models = "" if Path(name).suffix else f", and no shipped model: {', '.join(RECIPES)}"
         raise FileNotFoundError(f"there is no file {name!r}{models}.") from None
-    return [
-        line for end in ("json", "safetensors") for line in describe(data_path(f"{name}.{end}"))
-    ]
+    return describe(data_path(f"{name}.json")) + describe(data_path(f"{name}.safetensors"))
 
 
 def card(file: Path) -> dict:
@@ -100,8 +98,9 @@ def checkpoint(path: Path, check: bool) -> list[str]:
     from sdlib.weights import facts
 
     found = facts.describe(path, check)
+    surprises = [f"note: {printable(sentence)}" for sentence in found.surprises]
     if found.kind == "unknown" and found.format == "safetensors":
-        return tensors(path)
+        return tensors(path) + (surprises if check else [])
     notes = [(f"metadata {key}", str(value)[:80]) for key, value in found.metadata.items()]
     parts = [
         (
@@ -117,7 +116,7 @@ def checkpoint(path: Path, check: bool) -> list[str]:
         *table([("kind", found.kind), ("format", found.format), *notes[:8]]),
         "",
         *table([("part", "parameters", "tensors", "size", "precision"), *parts], "<>>><"),
-        *(f"note: {printable(sentence)}" for sentence in found.surprises),
+        *surprises,
     ]
 
 

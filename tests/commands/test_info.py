@@ -79,6 +79,8 @@ def test_other_tensors_are_listed(tmp_path, capsys):
     save_file({"b": torch.zeros(2), "long.name": torch.zeros(3, 4)}, tmp_path / "a.safetensors")
     want = ["b          F32  [2]", "long.name  F32  [3, 4]", "2 tensors, 14 parameters"]
     assert told(capsys, tmp_path / "a.safetensors") == want
+    save_file({"b": torch.tensor([torch.inf])}, tmp_path / "b.safetensors")
+    assert "infinite" in told(capsys, tmp_path / "b.safetensors", "--check")[-1]
 
 
 def test_other_tensors_of_a_pickle_are_counted(tmp_path, capsys):
