@@ -1,0 +1,302 @@
+"""Stable Diffusion v1.5 beside diffusers: import, load, each network, a whole image, memory.
+
+    python benchmarks/sd15.py            # an hour on two cores; writes 4 GB of weights at first
+    python benchmarks/sd15.py --quick    # small images, each measured once
+    python benchmarks/sd15.py --only unet decode --threads 1
+
+Both open the same folder of random weights. Each figure comes from a fresh process, ours and theirs
+in turns; in it, one call warms up and the fastest of the next is taken. diffusers is measured as it
+comes (evaluation mode, its fused attention, which it takes by itself) and in channels-last, and the
+ratio is to the faster of the two. Networks run in `torch.inference_mode`.
+
+Times are of the clock. With `--threads 1` they are of the processor, which a busy machine disturbs
+less. Where there is a CUDA device, float16 is measured on it, plain and compiled.
+
+Prints figures; asserts nothing.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "_build" / "benchmarks" / "sd15"
+PROMPT = "a lighthouse in a storm, oil on canvas"
+SIDES = ("ours", "theirs", "theirs, channels last")
+PARTS = ("import", "load", "text", "unet", "encode", "decode", "image")
+WORK = {"text": 0.027, "unet": 1.61, "encode": 1.12, "decode": 2.52, "image": 20.2}  # TFLOP at 512
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process measures.
+
+    Attributes:
+        part: one of `PARTS`.
+        side: one of `SIDES`.
+        device, dtype: where and in which precision; `compiled` by `torch.compile`.
+        folder: of the weights.
+        size: of images, in pixels a side.
+        steps: of a whole image.
+        calls: that are timed, after one that is not.
+        threads: of the processor.
+    """
+
+    part: str
+    side: str
+    device: str = "cpu"
+    dtype: str = "float32"
+    compiled: bool = False
+    folder: str = str(FOLDER)
+    size: int = 512
+    steps: int = 10
+    calls: int = 2
+    threads: int = 2
+
+
+# --- what a process does --------------------------------------------------------------------------
+
+
+def measure(job: Job) -> dict[str, float]:
+    """{"seconds", "peak" (GiB of memory, of the device where it is CUDA)} of a job, done here."""
+    ours = job.side == "ours"
+    if job.part == "import":
+        seconds = timed(job, _import_ours if ours else _import_theirs)
+    elif job.part == "load":
+        seconds = timed(job, lambda: load(job))
+    else:
+        run = prepare(job)
+        run()
+        seconds = min(timed(job, run) for _ in range(job.calls))
+    return {"seconds": seconds, "peak": peak(job)}
+
+
+def timed(job: Job, run: Callable) -> float:
+    """Seconds of the clock, or of the processor where one thread does it all."""
+    clock = time.process_time if job.threads == 1 and job.device == "cpu" else time.perf_counter
+    started = clock()
+    run()
+    if job.device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return clock() - started
+
+
+def peak(job: Job) -> float:
+    """The most memory that this process has had, in GiB."""
+    if job.device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**30
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 2**20
+
+
+def _import_ours() -> None:
+    from sdlib.pipeline import StableDiffusion  # noqa: F401
+
+
+def _import_theirs() -> None:
+    from diffusers import StableDiffusionPipeline  # noqa: F401
+
+
+def load(job: Job):
+    """The pipeline of a side, as it opens a folder."""
+    import torch
+
+    dtype = getattr(torch, job.dtype)
+    if job.side == "ours":
+        from sdlib.pipeline import StableDiffusion
+
+        return StableDiffusion.load(job.folder, device=job.device, dtype=dtype)
+    import diffusers
+    import transformers
+
+    diffusers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(job.folder, dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    pipe = pipe.to(job.device)
+    if job.side.endswith("channels last"):
+        for network in (pipe.unet, pipe.vae):
+            network.to(memory_format=torch.channels_last)
+    return pipe
+
+
+def prepare(job: Job) -> Callable:
+    """What is timed: a call without arguments."""
+    import torch
+
+    pipe, ours = load(job), job.side == "ours"
+    if job.compiled:
+        pipe.unet.compile()
+        pipe.vae.decoder.compile()
+    if job.part == "image":
+        settings = {"width": job.size, "height": job.size}
+        if ours:
+            return lambda: pipe.generate(
+                PROMPT, seed=0, steps=job.steps, sampler="plms", progress=False, **settings
+            )
+        generator = torch.Generator().manual_seed(0)
+        return lambda: (
+            pipe(PROMPT, num_inference_steps=job.steps, generator=generator, **settings).images
+        )
+
+    small, dtype = job.size // 8, getattr(torch, job.dtype)
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape):
+        x = torch.randn(shape, generator=generator).to(job.device, dtype)
+        last = len(shape) == 4 and job.side.endswith("channels last")
+        return x.to(memory_format=torch.channels_last) if last else x
+
+    if job.part == "text":
+        network = pipe.text if ours else pipe.text_encoder
+        inputs = (torch.randint(0, 49406, (2, 77), generator=generator).to(job.device),)
+    elif job.part == "unet":
+        network, width = pipe.unet, pipe.config.unet.context_width if ours else None
+        width = width or pipe.unet.config.cross_attention_dim
+        t = torch.tensor([500, 500], device=job.device)
+        inputs = (noise(2, 4, small, small), t, noise(2, 77, width))
+    else:
+        network = getattr(pipe.vae, job.part)
+        x = noise(1, 3, job.size, job.size) if job.part == "encode" else noise(1, 4, small, small)
+        if job.part == "decode" and not ours:
+            x = x / pipe.vae.config.scaling_factor  # ours divides inside
+        inputs = (x,)
+
+    def run():
+        with torch.inference_mode():
+            return network(*inputs)
+
+    return run
+
+
+# --- what the parent does -------------------------------------------------------------------------
+
+
+def write_weights(folder: Path, tiny: bool = False) -> None:
+    """A Stable Diffusion of random weights, in diffusers' layout."""
+    import torch
+    from torch import nn
+
+    from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
+    from sdlib.pipeline import StableDiffusion
+
+    torch.manual_seed(0)
+    config = StableDiffusionConfig.tiny() if tiny else StableDiffusionConfig.sd15()
+    networks = [CLIPTextEncoder(config.text), UNet(config.unet), AutoencoderKL(config.vae)]
+    for network in networks:
+        for layer in network.eval().requires_grad_(False).modules():
+            if isinstance(layer, nn.Embedding):
+                layer.weight.mul_(0.02)  # of order 1 they would lead to infinity in half precision
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    StableDiffusion(config, *networks, device="cpu").save(folder)
+
+
+def in_child(job: Job) -> dict[str, float]:
+    """`measure`, in a process of its own."""
+    threads = {"OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
+    environment = {**os.environ, **threads, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(Path(__file__).resolve()), "--job", json.dumps(asdict(job))]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(jobs: list[Job], rounds: int, run: Callable = in_child) -> list[dict[str, float]]:
+    """The least time and the least peak of each job, which are run in turns."""
+    found = [[] for _ in jobs]
+    for _ in range(rounds):
+        for figures, job in zip(found, jobs, strict=True):
+            figures.append(run(job))
+    return [{key: min(f[key] for f in figures) for key in figures[0]} for figures in found]
+
+
+def row(job: Job, figures: list[dict[str, float]], matmul: float) -> list[str]:
+    """A line of the table: times and peaks of each side, and ours over their better one."""
+    (ours, *theirs) = figures
+    cells = [job.part, *(f"{f['seconds']:.3g}" for f in figures)]
+    cells += ["-"] * (len(SIDES) - len(figures))
+    cells.append(f"{ours['seconds'] / min(f['seconds'] for f in theirs):.2f}")
+    full = job.part in WORK and job.size == 512 and matmul
+    cells.append(f"{WORK[job.part] / ours['seconds'] / matmul:.0%}" if full else "-")
+    cells += [f"{f['peak']:.2f}" for f in (ours, theirs[0])]
+    return [*cells, f"{ours['peak'] / min(f['peak'] for f in theirs):.2f}"]
+
+
+HEAD = ["", "ours", "theirs", "ch. last", "ratio", "of peak", "GiB", "theirs", "ratio"]
+
+
+def matmul_peak(job: Job) -> float:
+    """TFLOP/s of a large matrix product in the precision of a job."""
+    import torch
+
+    torch.set_num_threads(job.threads)
+    n = 3072 if job.device == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=job.device, dtype=getattr(torch, job.dtype)) for _ in "ab")
+    return 2 * n**3 / min(timed(job, lambda: a @ b) for _ in range(6)) / 1e12
+
+
+def text(rows: list[list[str]]) -> str:
+    """Rows as a table for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]) for r in rows
+    )
+
+
+def settings_here() -> list[dict]:
+    """Devices and precisions to measure."""
+    import torch
+
+    found = [{"device": "cpu", "dtype": dtype} for dtype in ("float32", "bfloat16")]
+    if torch.cuda.is_available():
+        gpu = {"device": "cuda", "dtype": "float16"}
+        found += [gpu, {**gpu, "compiled": True}]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="128 pixels, each measured once")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="some of the figures")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the processor")
+    parser.add_argument("--job", help=argparse.SUPPRESS)  # what a child is told
+    options = parser.parse_args()
+    if options.job:
+        print(json.dumps(measure(Job(**json.loads(options.job)))))
+        return
+    if not FOLDER.exists():
+        print(f"writing random weights to {FOLDER.relative_to(ROOT)}", flush=True)
+        write_weights(FOLDER)
+    size, steps, calls, rounds = (128, 2, 1, 1) if options.quick else (512, 10, 3, 3)
+    print(f"{options.threads} threads, images of {size} pixels, {steps} steps with guidance")
+    for setting in settings_here():
+        base = {"size": size, "steps": steps, "calls": calls, "threads": options.threads}
+        matmul = matmul_peak(Job("unet", "ours", **base, **setting))
+        title = " ".join(str(v) for k, v in setting.items() if k != "compiled")
+        title += ", compiled" if setting.get("compiled") else ""
+        print(f"\n{title}: seconds; a matrix product runs at {matmul:.3g} TFLOP/s", flush=True)
+        rows = [HEAD]
+        for part in options.only or PARTS:
+            sides = SIDES[:2] if part in ("import", "load", "text") else SIDES
+            jobs = [Job(part, side, **base, **setting) for side in sides]
+            if part == "image":
+                jobs = [Job(**{**asdict(job), "calls": 1}) for job in jobs]
+            rows.append(row(jobs[0], compare(jobs, 1 if part == "image" else rounds), matmul))
+        print(text(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The parts of benchmarks/sd15.py, at tiny size: that both sides are asked the same."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "sd15.py"
+spec = importlib.util.spec_from_file_location("benchmark_sd15", PATH)
+benchmark = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = benchmark
+spec.loader.exec_module(benchmark)
+Job = benchmark.Job
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("benchmark") / "tiny"
+    benchmark.write_weights(path, tiny=True)
+    return str(path)
+
+
+def job(part, side, folder):
+    return Job(part, side, folder=folder, size=64, steps=2, calls=1, threads=1)
+
+
+def tensor(out):
+    """The numbers in what either side gives."""
+    for name in ("latent_dist", "mean", "tokens", "last_hidden_state", "sample"):
+        if not isinstance(out, torch.Tensor) and hasattr(out, name):
+            return tensor(getattr(out, name))
+    return out
+
+
+@pytest.mark.parametrize("part", ["text", "unet", "encode", "decode"])
+def test_all_sides_compute_the_same(part, folder):
+    pytest.importorskip("diffusers")
+    ours, *theirs = (
+        tensor(benchmark.prepare(job(part, side, folder))()) for side in benchmark.SIDES
+    )
+    scale = 0.18215 if part == "encode" else 1.0  # ours is inside
+    for other in theirs:
+        torch.testing.assert_close(ours, scale * other, rtol=1e-4, atol=1e-4)
+
+
+def test_whole_images_are_the_same(folder):
+    pytest.importorskip("diffusers")
+    (ours,), (theirs,) = (
+        benchmark.prepare(job("image", side, folder))() for side in benchmark.SIDES[:2]
+    )
+    assert ours.size == (64, 64)
+    assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 1
+
+
+def test_measured_are_time_and_memory(folder):
+    for part in ("load", "image"):
+        figures = benchmark.measure(job(part, "ours", folder))
+        assert figures["seconds"] > 0 and 0.05 < figures["peak"] < 100
+
+
+def test_a_child_measures_in_a_process_of_its_own(folder):
+    figures = benchmark.in_child(job("import", "ours", folder))
+    assert figures["seconds"] > 0.05  # torch is not there yet
+
+
+def test_jobs_run_in_turns_and_the_least_counts():
+    asked, times = [], iter([3.0, 5.0, 2.0, 7.0])
+
+    def run(job):
+        asked.append(job.side)
+        return {"seconds": next(times), "peak": 1.0}
+
+    jobs = [Job("unet", side) for side in benchmark.SIDES[:2]]
+    found = benchmark.compare(jobs, 2, run)
+    assert asked == ["ours", "theirs"] * 2 and [f["seconds"] for f in found] == [2.0, 5.0]
+
+
+def test_a_ratio_is_to_their_better_side():
+    figures = [{"seconds": s, "peak": p} for s, p in ((2.0, 3.0), (8.0, 4.0), (4.0, 6.0))]
+    cells = benchmark.row(Job("unet", "ours"), figures, matmul=1.61)
+    assert cells == ["unet", "2", "8", "4", "0.50", "50%", "3.00", "4.00", "0.75"]
+    assert len(cells) == len(benchmark.HEAD)
+    assert len(benchmark.row(Job("text", "ours"), figures[:2], matmul=0.0)) == len(benchmark.HEAD)
