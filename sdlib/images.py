@@ -201,12 +201,7 @@ def parameters(source: "str | os.PathLike | Image") -> dict:
         ValueError: as `open_image`, and for a picture that carries none, or something else.
     """
     image = _read(source)
-    text = image.info.get("sdlib")
-    if text is None:
-        comment = image.getexif().get_ifd(EXIF).get(USER_COMMENT)
-        if isinstance(comment, bytes) and comment.startswith(ASCII):
-            text = comment.removeprefix(ASCII).decode("ascii", "replace")
-    name = _name(source)
+    text, name = image.info.get("sdlib", _comment(image)), _name(source)
     if text is None:
         raise ValueError(
             f"{name} carries no parameters; those that sdlib saves do, until another program "
@@ -221,6 +216,15 @@ def parameters(source: "str | os.PathLike | Image") -> dict:
     except (TypeError, ValueError, RecursionError):
         raise ValueError(f"the parameters in {name} are not those of sdlib.") from None
     return found
+
+
+def _comment(image: "Image") -> str | None:
+    """The EXIF comment of a picture; where there is none, or nothing can be made of it, None."""
+    try:
+        comment = image.getexif().get_ifd(EXIF)[USER_COMMENT]
+        return comment.removeprefix(ASCII).decode("ascii") if comment.startswith(ASCII) else None
+    except Exception:  # a damaged block raises nearly anything
+        return None
 
 
 def fingerprint(source: "str | os.PathLike | Image") -> str:
