@@ -35,6 +35,11 @@ class CrossAttentionMaps:
         """Forget what was collected."""
         self._seen.clear()
 
+    def keep(self, calls: int) -> None:
+        """The last call is the `calls`-th that counts: forget any between it and those before."""
+        n = len(self.layers)
+        del self._seen[(calls - 1) * n : -n]
+
     def _add(self, weights: Tensor) -> None:
         self._seen.append(weights.detach().mean(dim=1))  # b heads n m -> b n m
 

@@ -3,6 +3,8 @@
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     Picture = str | PathLike | Image
 
 SIZE = 512  # pixels a side that v1.5 was trained on
+SEEDS = 2**64  # how many there are
 
 DISTILLED = 50  # times that latent consistency models know, evenly spaced over the table
 
@@ -48,6 +51,12 @@ def distilled(schedule: Schedule, steps: int) -> Tensor:
     return left.double() * (schedule.steps // DISTILLED) - 1
 
 
+def most(schedule: Schedule, steps: int) -> Tensor:
+    """`linspace` for one step more, without its last time; or each time there is."""
+    times = SPACINGS["linspace"]
+    return (one_more(times) if steps < schedule.steps else times)(schedule, steps)
+
+
 # The nodes that a sampler walks unless a spacing is asked for: those of diffusers' schedulers when
 # they are made from v1.5's config. Others are DPM-Solver++, UniPC and their like.
 GRIDS = {
@@ -57,7 +66,7 @@ GRIDS = {
     "lcm": (distilled, "zero"),
     **dict.fromkeys(("euler", "euler_ancestral", "heun", "edm", "lms"), (even, "zero")),
 }
-OTHERS = (one_more(SPACINGS["linspace"]), "zero")
+OTHERS = (most, "zero")
 
 
 @dataclass(frozen=True)
@@ -111,16 +120,20 @@ def make_request(
         ValueError, OSError: as there.
     """
     each = _each(prompt, negative_prompt, seed, whole("count", count))
-    if not 0 <= strength <= 1:
+    if not isinstance(strength, Real) or not 0 <= strength <= 1:
         raise ValueError(
-            f"strength must lie between 0 (keep the image) and 1 (forget it); got {strength}."
+            f"strength must lie between 0 (keep the image) and 1 (forget it); got {strength!r}."
+        )
+    if not isinstance(guidance_scale, Real) or not isfinite(guidance_scale):
+        raise ValueError(
+            f"guidance_scale must be a number (1 is without guidance); got {guidance_scale!r}."
         )
     picture, hidden, (width, height) = _pictures(image, mask, width, height)
     walk = sampler if callable(sampler) else pick("sampler", SAMPLERS, sampler)
     grid = nodes(schedule, sampler, steps, spacing)
     settings = {
-        "guidance_scale": guidance_scale,
-        "steps": steps,
+        "guidance_scale": float(guidance_scale),
+        "steps": int(steps),
         "sampler": _name(sampler),
         "spacing": _name(spacing),
         "width": width,
@@ -128,7 +141,7 @@ def make_request(
         "long_prompt": long_prompt,
     }
     if picture is not None:
-        settings |= {"strength": strength, "image": images.fingerprint(image)}
+        settings |= {"strength": float(strength), "image": images.fingerprint(image)}
         left = min(int(steps * strength), len(grid))
         grid = grid[len(grid) - left :] if left else None
     if hidden is not None:
@@ -149,6 +162,9 @@ def nodes(
 
 def _each(prompt, negative_prompt, seed, count: int) -> list[dict[str, Any]]:
     """For each image, its prompt, negative prompt and seed."""
+    for name, texts in {"prompt": prompt, "negative_prompt": negative_prompt}.items():
+        if not isinstance(texts, Sequence):
+            raise ValueError(f"{name} must be a string, or a list of them; got {texts!r}.")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     same = isinstance(negative_prompt, str)
     negatives = [negative_prompt] * len(prompts) if same else list(negative_prompt)
@@ -163,8 +179,10 @@ def _each(prompt, negative_prompt, seed, count: int) -> list[dict[str, Any]]:
     seeds = list(seed) if several else [whole("seed", seed, least=0) + j for j in range(count)]
     if len(seeds) != count:
         raise ValueError(f"a list of seeds must have one for each of {count}; got {len(seeds)}.")
+    if max(whole("seed", one, least=0) for one in seeds) >= SEEDS:
+        raise ValueError(f"seeds must be below 2^64; got {max(seeds)}.")
     return [
-        {"prompt": text, "negative_prompt": negative, "seed": whole("seed", one, least=0)}
+        {"prompt": text, "negative_prompt": negative, "seed": int(one)}
         for text, negative in zip(prompts, negatives, strict=True)
         for one in seeds
     ]

@@ -137,10 +137,14 @@ class StableDiffusion:
             vae_tile: latents a side of the tiles in which larger pictures are; None for no tiles.
             at_once: how many samples the U-Net sees in one call; 1 splits guidance in two.
         """
+        whole("attention_slices", attention_slices)
+        for name, value in {"vae_tile": vae_tile, "at_once": at_once}.items():
+            if value is not None:
+                whole(name, value)
         for network in self.parts.networks.values():
             for layer in network.modules():
                 if isinstance(layer, Attention):
-                    layer.slices = whole("attention_slices", attention_slices)
+                    layer.slices = attention_slices
         self.vae.one_by_one, self.vae.tile, self.at_once = vae_slices, vae_tile, at_once
         return self
 
@@ -352,10 +356,13 @@ class StableDiffusion:
             watched.clear()
         t = broadcast(t, x).reshape(-1).expand(len(x))
         size = self.at_once or len(x)
-        rows = [slice(i, i + size) for i in range(0, len(x), size)]
-        out = torch.cat([self.parts.ask("unet", _predict, x[r], t[r], _cut(cond, r)) for r in rows])
+        answers = []
+        for rows in (slice(i, i + size) for i in range(0, len(x), size)):
+            answers.append(self.parts.ask("unet", _predict, x[rows], t[rows], _cut(cond, rows)))
+            if watched is not None:
+                watched.keep(len(answers))  # and not a call that overflowed
         to_x0 = parameterization(self.config.predicts).to_x0
-        return to_x0(out.to(x), x, broadcast(alpha, x), broadcast(sigma, x))
+        return to_x0(torch.cat(answers).to(x), x, broadcast(alpha, x), broadcast(sigma, x))
 
     def _by_word(self, request: Request, maps: Tensor) -> list[list[tuple[str, Tensor]]]:
         """For each image, each word of its prompt and the sum of its tokens' maps."""

@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sdlib.models import CrossAttentionMaps, UNet, UNetConfig
+from sdlib.models.layers import TransformerBlock
+from sdlib.models.maps import _level
+
+CONFIG = UNetConfig.tiny(widths=(32, 64, 64), depth=(1, 1, 0), heads=(4, 4, 4))
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return UNet(CONFIG).eval().requires_grad_(False)
+
+
+def call(unet, batch=2, size=(6, 8), tokens=5):
+    x, context = torch.randn(batch, 4, *size), torch.randn(batch, tokens, CONFIG.context_width)
+    return unet(x, torch.full((batch,), 500.0), context), (x, context)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 8), (7, 9), (9, 11), (1, 5), (1, 1)])
+def test_a_picture_for_each_token(unet, size):
+    """Of any size: levels of odd ones are rounded up."""
+    with CrossAttentionMaps(unet) as maps:
+        call(unet, size=size)
+        found = maps.take(size)
+    assert found.shape == (2, 5, *size) and found.min() >= 0
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(2, *size))
+
+
+def test_they_are_the_layers_own(unet):
+    """The mean of what each cross-attention says of itself, layer by layer."""
+    seen = []
+    blocks = [m for m in unet.modules() if isinstance(m, TransformerBlock)]
+    hooks = [
+        block.cross_attention.register_forward_pre_hook(
+            lambda layer, args: seen.append(layer.maps(*args).mean(dim=1))
+        )
+        for block in blocks
+    ]
+    with CrossAttentionMaps(unet) as maps:
+        call(unet, size=(6, 8))
+        found = maps.take((6, 8))
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == len(blocks) == 7
+    shapes = {48: (6, 8), 12: (3, 4), 4: (2, 2)}
+    right = [w.transpose(1, 2).unflatten(2, shapes[w.shape[1]]) for w in seen]
+    right = torch.stack([F.interpolate(m, (6, 8), mode="bilinear") for m in right]).mean(dim=0)
+    torch.testing.assert_close(found, right)
+
+
+def test_calls_are_put_behind_each_other(unet):
+    with CrossAttentionMaps(unet) as maps:
+        _, (x, context) = call(unet, batch=3)
+        whole = maps.take((6, 8))
+        for i in range(3):
+            unet(x[i : i + 1], torch.full((1,), 500.0), context[i : i + 1])
+        torch.testing.assert_close(maps.take((6, 8)), whole)
+
+
+def test_what_is_taken_or_cleared_is_forgotten(unet):
+    with CrossAttentionMaps(unet) as maps:
+        call(unet, batch=2)
+        maps.take((6, 8))
+        call(unet, batch=2)
+        maps.clear()
+        call(unet, batch=1)
+        assert len(maps.take((6, 8))) == 1
+
+
+def test_a_call_in_vain_is_forgotten(unet):
+    with CrossAttentionMaps(unet) as maps:
+        _, (x, context) = call(unet, batch=2)
+        maps.keep(1)
+        first = [w.clone() for w in maps._seen]
+        call(unet, batch=2)  # in vain
+        call(unet, batch=1)
+        maps.keep(2)
+        assert len(maps._seen) == 2 * len(first)
+        assert all(torch.equal(a, b) for a, b in zip(maps._seen, first, strict=False))
+        assert len(maps.take((6, 8))) == 3
+
+
+def test_nobody_watches_before_and_after(unet):
+    maps = CrossAttentionMaps(unet)
+    layers = [m.cross_attention for m in unet.modules() if isinstance(m, TransformerBlock)]
+    assert all(layer.watch is None for layer in layers)
+    with pytest.raises(KeyError), maps:
+        assert all(layer.watch is not None for layer in layers)
+        raise KeyError
+    assert all(layer.watch is None for layer in layers)
+
+
+def test_watching_changes_nothing(unet):
+    out, (x, context) = call(unet)
+    with CrossAttentionMaps(unet):
+        watched = unet(x, torch.full((2,), 500.0), context)
+    torch.testing.assert_close(watched, out, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 65), (9, 11), (13, 6)])
+def test_levels(size):
+    h, w = size
+    for _ in range(4):
+        assert _level(size, h * w) == (h, w)
+        h, w = (h + 1) // 2, (w + 1) // 2
