@@ -345,11 +345,8 @@ def test_a_picture_without_parameters(tmp_path):
 def test_a_damaged_exif_block_says_nothing(tmp_path):
     path = save(made(), tmp_path / "a.jpg")
     data = path.read_bytes()
-    for old, new in (
-        (b"MM\0*", b"MX\0*"),
-        (b"ASCII\0\0\0", b"ASCII\0\0X"),
-        (b'{"prompt', b'\xff"promp'),
-    ):
+    damage = {b"MM\0*": b"MX\0*", b"ASCII\0\0\0": b"ASCII\0\0X", b'{"prompt': b'\xff"prompt'}
+    for old, new in damage.items():
         assert old in data
         path.write_bytes(data.replace(old, new))
         assert open_image(path).size == (24, 16)
