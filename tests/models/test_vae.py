@@ -125,6 +125,15 @@ def test_no_tile_is_larger_than_asked_and_seams_are_mixed():
     ).abs().mean()
 
 
+def test_one_tile_fades_into_the_next():
+    """Two tiles of another color each: between them no step, but even ones."""
+    colors = iter([0.0, 1.0])
+    row = tiled(lambda x: torch.full_like(x, next(colors)), torch.zeros(1, 1, 16, 28), 16, (1, 1))
+    row = row[0, 0, 7]
+    assert torch.equal(row[:12], torch.zeros(12)) and torch.equal(row[16:], torch.ones(12))
+    torch.testing.assert_close(row[11:17], torch.linspace(0, 1, 6))
+
+
 def test_a_tiled_autoencoder_keeps_sizes_and_small_pictures():
     vae, pixels = net(), torch.randn(2, 3, 32, 40)
     whole = vae.encode(pixels)

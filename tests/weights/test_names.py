@@ -149,6 +149,11 @@ def test_some_names_by_hand():
     assert query.diffusers == "encoder.mid_block.attentions.0.to_q.weight"
     assert query.shape((512, 512), "original") == (512, 512, 1, 1)
     assert query.shape((512, 512), "diffusers") == (512, 512)
+    text = {r.original: r.ours for r in rows_of(*FULL["text"])}
+    for letter in "qkv":
+        name = f"text_model.encoder.layers.11.self_attn.{letter}_proj.bias"
+        assert text[name] == f"layers.11.attention.{letter}.bias"
+    assert text["text_model.embeddings.position_embedding.weight"] == "positions.weight"
 
 
 @pytest.mark.parametrize("name", ["text", "text with projection"])
