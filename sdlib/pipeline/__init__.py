@@ -1,7 +1,8 @@
 """Stable Diffusion v1.5, put together (Chapters 20 to 22).
 
     sd = StableDiffusion.load("v1-5-pruned-emaonly.safetensors")
-    sd.generate("a lighthouse in a storm, oil on canvas", seed=7)[0].save("lighthouse.png")
+    picture = sd.generate("a lighthouse in a storm, oil on canvas", seed=7)[0]
+    images.save(picture, "lighthouse.png")        # sdlib.images keeps its parameters with it
     for frame in sd.sample("the same, at dawn", steps=20):
         frame.preview()[0]
 

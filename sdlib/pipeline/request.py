@@ -1,6 +1,7 @@
 """What a picture is asked for, checked before anything is computed (Chapter 20)."""
 
 import secrets
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Picture = str | PathLike | Image
 
 SIZE = 512  # pixels a side that v1.5 was trained on
+LARGEST = 1024 * 1024  # pixels of an image that are taken as they come
 SEEDS = 2**64  # how many there are
 
 DISTILLED = 50  # times that latent consistency models know, evenly spaced over the table
@@ -129,6 +131,7 @@ def make_request(
             f"guidance_scale must be a number (1 is without guidance); got {guidance_scale!r}."
         )
     picture, hidden, (width, height) = _pictures(image, mask, width, height)
+    pick("long_prompt", dict.fromkeys(("cut", "chunk")), long_prompt)
     walk = sampler if callable(sampler) else pick("sampler", SAMPLERS, sampler)
     grid = nodes(schedule, sampler, steps, spacing)
     settings = {
@@ -194,7 +197,16 @@ def _pictures(image, mask, width: int | None, height: int | None):
         if mask is not None:
             raise ValueError("a mask says what to repaint in an image; give the image as well.")
         return None, None, (images.side("width", width, SIZE), images.side("height", height, SIZE))
-    fitted = images.fit(images.open_image(image), width, height)
+    opened = images.open_image(image)
+    if width is None and height is None and opened.width * opened.height > LARGEST:
+        width, height = (side * SIZE // min(opened.size) // 8 * 8 for side in opened.size)
+        warnings.warn(
+            f"the image has {opened.width} x {opened.height} pixels, far more than the {SIZE} x "
+            f"{SIZE} that the model knows: it is made {width} x {height}. Give width and height for "
+            "another size.",
+            stacklevel=4,
+        )
+    fitted = images.fit(opened, width, height)
     hidden = None if mask is None else images.open_mask(mask, *fitted.size)
     return images.to_tensor(fitted), hidden, fitted.size
 
