@@ -202,8 +202,8 @@ def _pictures(image, mask, width: int | None, height: int | None):
         width, height = (side * SIZE // min(opened.size) // 8 * 8 for side in opened.size)
         warnings.warn(
             f"the image has {opened.width} x {opened.height} pixels, far more than the {SIZE} x "
-            f"{SIZE} that the model knows: it is made {width} x {height}. Give width and height for "
-            "another size.",
+            f"{SIZE} that the model knows: it is made {width} x {height}. Give width and height to "
+            "choose.",
             stacklevel=4,
         )
     fitted = images.fit(opened, width, height)
