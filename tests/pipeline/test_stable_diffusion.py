@@ -1,0 +1,388 @@
+"""What a pipeline does, but for its numbers, which tests/parity/test_pipeline.py holds."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdlib import images
+from sdlib.diffusion import SAMPLERS, Grid
+from sdlib.models.layers import TransformerBlock
+from sdlib.pipeline import StableDiffusion
+from tests.pipeline.common import SIZE, off, tiny
+
+NEAR = 1e-4  # of the size of latents: float32 sums in another order, and guidance of 7.5
+PHOTO = Image.effect_noise((64, 48), 80).convert("RGB")
+MASK = Image.new("L", (64, 48))
+MASK.paste(255, (16, 8, 40, 32))
+
+
+@pytest.fixture(scope="module")
+def sd():
+    return tiny(name="tiny")
+
+
+@pytest.fixture(scope="module")
+def nine():
+    return tiny(nine=True)
+
+
+@pytest.fixture
+def calls(sd):
+    """The batch size of each call of the U-Net."""
+    sizes = []
+    hook = sd.unet.register_forward_pre_hook(lambda unet, args: sizes.append(len(args[0])))
+    yield sizes
+    hook.remove()
+
+
+def last(sd, prompt="a red cube", **settings):
+    """The last latents."""
+    size = {} if "image" in settings else SIZE
+    *_, frame = sd.sample(prompt, **{"steps": 3, "seed": 1, **size, **settings})
+    return frame.x
+
+
+# --- a batch is its images ------------------------------------------------------------------------
+
+KINDS = {"text": {}, "image": {"image": PHOTO}, "inpaint": {"image": PHOTO, "mask": MASK}}
+
+
+@pytest.mark.parametrize("sampler", ["plms", "ddpm"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("at_once", [None, 1, 3])
+def test_an_image_does_not_depend_on_its_batch(sd, kind, sampler, at_once, monkeypatch):
+    """Nor on how many samples the U-Net sees in a call."""
+    settings = {"sampler": sampler, "steps": 4, **KINDS[kind]}
+    alone = {
+        (prompt, seed): last(sd, prompt, seed=seed, **settings)
+        for prompt in ("a red cube", "")
+        for seed in (5, 9)
+    }
+    monkeypatch.setattr(sd, "at_once", at_once)
+    batch = last(sd, ["a red cube", ""], seed=[5, 9], count=2, **settings)
+    for x, right in zip(batch, alone.values(), strict=True):
+        assert off(x, right[0]) < NEAR
+    assert off(alone["", 5], alone["", 9]) > 0.1
+
+
+def test_an_image_does_not_depend_on_its_batch_with_nine_channels(nine):
+    settings = {"image": PHOTO, "mask": MASK}
+    batch = last(nine, seed=[5, 9], count=2, **settings)
+    assert off(batch[1:], last(nine, seed=9, **settings)) < NEAR
+
+
+def test_seeds_count_up(sd):
+    batch = last(sd, count=2, seed=8)
+    assert off(batch[1:], last(sd, seed=9)) < NEAR
+
+
+# --- guidance -------------------------------------------------------------------------------------
+
+
+def test_scale_1_is_without_guidance(sd, calls):
+    plain = last(sd, guidance_scale=1, negative_prompt="fog")
+    assert calls == [1] * 4  # plms: a call more than steps
+    assert torch.equal(plain, last(sd, guidance_scale=1, negative_prompt="something else"))
+    calls.clear()
+    near = last(sd, guidance_scale=1 + 1e-6, negative_prompt="fog")
+    assert calls == [2] * 4 and off(near, plain) < NEAR
+
+
+def test_guidance_goes_from_the_negative_prompt(sd):
+    """Scale 0 is the negative prompt alone."""
+    zero = last(sd, "a cat", guidance_scale=0.0, negative_prompt="fog")
+    assert off(zero, last(sd, "fog", guidance_scale=1)) < NEAR
+
+
+def test_guidance_in_two_calls(sd, calls, monkeypatch):
+    monkeypatch.setattr(sd, "at_once", 1)
+    last(sd)
+    assert calls == [1] * 8
+
+
+# --- frames ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_frame_at_each_node(sd, sampler):
+    frames = list(sd.sample("a", steps=4, sampler=sampler, seed=1, **SIZE))
+    assert [frame.i for frame in frames] == [0, 1, 2, 3, 4]
+    assert {frame.steps for frame in frames} == {4}
+    assert all(a.t >= b.t for a, b in zip(frames, frames[1:], strict=False))
+    for frame in frames:
+        assert frame.x.shape == frame.x0.shape == (1, 4, 6, 8) and frame.maps == []
+        assert frame.x.isfinite().all() and frame.x0.isfinite().all()
+    assert frames[0].preview()[0].size == (8, 6) and frames[0].decode()[0].size == (64, 48)
+
+
+def test_frames_can_be_looked_at(sd):
+    """A preview is of the estimate; so is a picture, but the last, which is of the sample."""
+    frames = list(sd.sample("a", steps=2, count=2, seed=1, **SIZE))
+    assert [len(frame.preview()) for frame in frames] == [2, 2, 2]
+    right = images.preview(frames[1].x0)[1]
+    assert np.array_equal(frames[1].preview()[1], right)
+    for frame, latents in [(frames[1], frames[1].x0), (frames[2], frames[2].x)]:
+        right = images.to_images(sd.vae.decode(latents.float()))
+        assert np.array_equal(frame.decode()[1], right[1])
+    assert off(frames[2].x, frames[2].x0) > NEAR  # it ends on noise of the first level
+
+
+@pytest.mark.parametrize("strength, frames", [(0.25, 2), (0.5, 3), (1.0, 5)])
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_frames_of_an_image(sd, strength, frames, mask):
+    found = list(sd.sample("a", image=PHOTO, mask=mask, strength=strength, steps=4))
+    assert [frame.i for frame in found] == list(range(frames))
+    assert {frame.steps for frame in found} == {frames - 1}
+
+
+@pytest.mark.parametrize("settings", [{}, {"mask": MASK}, {"count": 2}])
+def test_strength_0_is_the_image_encoded_and_decoded(sd, calls, settings):
+    (frame,) = sd.sample("a", image=PHOTO, strength=0, seed=4, **settings)
+    assert (frame.i, frame.t, frame.steps, calls) == (0, 0.0, 0, [])
+    latents = sd.vae.encode(images.to_tensor(PHOTO))
+    eps = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(4))
+    right = latents.mean + latents.std * eps
+    assert off(frame.x[:1], right) < NEAR and frame.x is frame.x0
+    (picture, *_) = sd.generate("a", image=PHOTO, strength=0, seed=4, progress=False, **settings)
+    assert np.array_equal(picture, images.to_images(sd.vae.decode(frame.x.float()))[0])
+
+
+def test_what_is_not_masked_stays(sd):
+    """To the last bit of the image's latents, whatever the strength."""
+    latents = sd.encode(images.to_tensor(PHOTO), lambda x: torch.zeros_like(x))
+    spread = sd.vae.encode(images.to_tensor(PHOTO)).std
+    eps = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(1))
+    kept = torch.ones(6, 8, dtype=torch.bool)
+    kept[1:4, 2:5] = False
+    for strength in (0.4, 1.0):
+        x = last(sd, image=PHOTO, mask=MASK, strength=strength, steps=5)
+        right = latents + spread * eps
+        assert off(x[..., kept], right[..., kept]) < NEAR
+        assert off(x[..., ~kept], right[..., ~kept]) > 0.1
+
+
+def test_an_inpainting_model_needs_no_mask(nine):
+    """Without one it is to paint all, over gray."""
+    seen = []
+    hook = nine.unet.register_forward_pre_hook(lambda unet, args: seen.append(args[2]["concat"]))
+    assert last(nine).isfinite().all()
+    hook.remove()
+    assert seen[0].shape == (2, 5, 6, 8) and seen[0][:, 0].eq(1).all()
+    gray = nine.vae.encode(torch.zeros(1, 3, 48, 64))
+    assert ((seen[0][:1, 1:] - gray.mean) / gray.std).abs().max() < 6
+
+
+# --- where the U-Net looks ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", ["plms", "heun", "ddim", "dpmpp_2m"])
+def test_maps(sd, sampler):
+    frames = list(sd.sample(["a red cube", "fog"], maps=True, steps=3, sampler=sampler, **SIZE))
+    for frame in frames:
+        words = [[word for word, _ in of_one] for of_one in frame.maps]
+        assert words == [["a", "red", "cube"], ["fog"]]
+        for _, found in sum(frame.maps, []):
+            assert found.shape == (6, 8) and found.min() >= 0 and found.max() <= 1
+    assert torch.equal(frames[-1].maps[0][0][1], frames[-2].maps[0][0][1])  # the last made
+    assert not torch.equal(frames[0].maps[0][0][1], frames[1].maps[0][0][1])
+
+
+def test_maps_sum_to_1(sd):
+    """Over a prompt that fills its window, but for its start and its end."""
+    full = " ".join(["cat"] * 75)
+    (frame, *_) = sd.sample(full, maps=True, steps=2, seed=1, **SIZE)
+    total = sum(found for _, found in frame.maps[0])
+    assert len(frame.maps[0]) == 75 and total.max() < 1 and total.min() > 0.8
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_maps_do_not_depend_on_the_batch(sd, at_once, monkeypatch):
+    def look(prompts, **settings):
+        *_, frame = sd.sample(prompts, maps=True, steps=2, seed=1, **SIZE, **settings)
+        return [found for of_one in frame.maps for _, found in of_one]
+
+    alone = look("a red cube") + look("fog")
+    monkeypatch.setattr(sd, "at_once", at_once)
+    for a, b in zip(look(["a red cube", "fog"]), alone, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_maps_of_a_long_prompt(sd):
+    """Words beyond the first window have theirs too."""
+    long = "cat " * 80 + "lighthouse"
+    options = {"steps": 1, "sampler": "dpmpp_2m", "long_prompt": "chunk"}
+    (frame, *_) = sd.sample(long, maps=True, **options, **SIZE)
+    assert [word for word, _ in frame.maps[0]][-1] == "lighthouse" and len(frame.maps[0]) == 81
+
+
+def watched(sd):
+    blocks = [m for m in sd.unet.modules() if isinstance(m, TransformerBlock)]
+    return [block for block in blocks if block.cross_attention.watch is not None]
+
+
+def test_nobody_watches_afterward(sd):
+    frames = sd.sample("a", maps=True, steps=3, **SIZE)
+    assert not watched(sd)
+    next(frames)
+    assert watched(sd)
+    frames.close()  # as when a loop is left early
+    assert not watched(sd)
+    list(sd.sample("a", maps=True, steps=1, sampler="dpmpp_2m", **SIZE))
+    assert not watched(sd)
+
+
+def test_watching_changes_nothing(sd):
+    assert off(last(sd, maps=True), last(sd)) < NEAR
+
+
+# --- errors come first ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        ({"sampler": "magic"}, "unknown sampler 'magic'; choose one of: .*plms"),
+        ({"strength": 2}, "strength must lie"),
+        ({"width": 60}, "width must be a multiple of 8"),
+        ({"mask": MASK}, "give the image as well"),
+        ({"seed": -1}, "seed must be"),
+        ({"count": 0}, "count must be"),
+        ({"steps": 0}, "steps must be"),
+        ({"guidance_scale": float("inf")}, "guidance_scale must be"),
+        ({"long_prompt": "wrap"}, "unknown long_prompt 'wrap'; choose one of: cut, chunk"),
+        ({"prompt": ["a", 3]}, "a prompt must be a string"),
+    ],
+)
+def test_before_any_network_is_asked(settings, says, sd, monkeypatch):
+    """And by `sample` itself, not by its first frame."""
+    monkeypatch.setattr(sd.parts, "ask", lambda *_: pytest.fail("a network was asked"))
+    with pytest.raises(ValueError, match=says):
+        sd.sample(**{"prompt": "a", **settings})
+    with pytest.raises(ValueError, match=says):
+        sd.generate(**{"prompt": "a", "progress": False, **settings})
+
+
+def test_an_empty_prompt(sd):
+    assert off(last(sd, ""), last(sd, "", guidance_scale=1)) < NEAR  # twice the same
+
+
+def test_one_leading_step_warns(sd):
+    with pytest.warns(UserWarning, match='one leading step.*spacing="trailing"'):
+        assert last(sd, steps=1).isfinite().all()
+
+
+def test_a_prompt_too_long_warns(sd):
+    with pytest.warns(UserWarning, match='what is lost is "lighthouse"'):
+        sd.sample("cat " * 75 + "lighthouse", **SIZE)
+
+
+# --- what a picture says of itself ----------------------------------------------------------------
+
+ASKED = {
+    "text": {"sampler": "ddpm", "negative_prompt": "fog", "guidance_scale": 3, **SIZE},
+    "image": {"image": PHOTO, "strength": 0.6, "sampler": "dpmpp_2m", "spacing": "karras"},
+    "inpaint": {"image": PHOTO, "mask": MASK, "long_prompt": "chunk"},
+}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_parameters_repeat_a_picture(sd, kind):
+    asked = ASKED[kind]
+    pictures = sd.generate(["a cat", "a dog"], count=2, steps=3, progress=False, **asked)
+    assert len(pictures) == 4
+    told = json.loads(pictures[3].info["sdlib"])
+    assert told["prompt"] == "a dog" and told["model"] == "tiny"
+    for source in ("image", "mask"):
+        if source in told:
+            assert told[source] == images.fingerprint(asked[source])
+            told[source] = asked[source]
+    again = {key: told[key] for key in told if key not in ("model", "sdlib")}
+    (picture,) = sd.generate(**again, progress=False)
+    off = np.abs(np.asarray(picture, int) - np.asarray(pictures[3], int))
+    assert off.max() <= 1 and json.loads(picture.info["sdlib"]) == json.loads(
+        pictures[3].info["sdlib"]
+    )
+
+
+def test_a_sampler_of_ones_own(sd):
+    """Ten lines, and it is told by its name."""
+
+    def straight(denoiser, grid: Grid, x, *, noise, cond):
+        yield from SAMPLERS["ddim"](denoiser, grid[-2:], x, noise=noise, cond=cond)
+
+    (picture,) = sd.generate("a", sampler=straight, steps=3, progress=False, **SIZE)
+    assert json.loads(picture.info["sdlib"])["sampler"] == "straight"
+
+
+# --- less memory ----------------------------------------------------------------------------------
+
+SAVES = {
+    "attention": {"attention_slices": 3, "vae_slices": False, "vae_tile": None, "at_once": None},
+    "one by one": {"attention_slices": 1, "vae_slices": True, "vae_tile": None, "at_once": None},
+    "split": {"attention_slices": 1, "vae_slices": False, "vae_tile": None, "at_once": 1},
+    "defaults": {},
+}
+
+
+def pixels(sd, **settings):
+    settings = {"count": 2, "seed": 1, "steps": 3, "progress": False, **SIZE, **settings}
+    return np.stack([np.asarray(p, float) for p in sd.generate("a red cube", **settings)])
+
+
+@pytest.mark.parametrize("how", SAVES)
+def test_less_memory_gives_the_same_picture(how, sd):
+    """To one of 256 levels, of few pixels."""
+    off = np.abs(pixels(tiny().save_memory(**SAVES[how])) - pixels(sd))
+    assert off.max() <= 1 and (off > 0).mean() < 0.01
+
+
+def test_tiles_give_nearly_the_same_picture(sd):
+    """Norms see tiles in place of the picture, so that these may differ by some levels on average
+    (these weights are drawn; what a trained autoencoder decodes differs less).
+    """
+    size = {"width": 160, "height": 96, "count": 1}
+    tiled = tiny().save_memory(vae_tile=12, at_once=None)
+    off = np.abs(pixels(tiled, **size) - pixels(sd, **size))
+    assert 0 < off.mean() < 0.25 * pixels(sd, **size).std()
+
+
+@pytest.mark.parametrize("name", ["attention_slices", "vae_tile", "at_once"])
+def test_no_half_measures(name):
+    sd = tiny()
+    with pytest.raises(ValueError, match=f"{name} must be a whole number, at least 1; got 0"):
+        sd.save_memory(**{name: 0})
+    assert sd.at_once is None and sd.vae.tile is None  # nothing half done
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model", "model.safetensors"])
+def test_saved_and_loaded(sd, name, tmp_path):
+    sd.save(tmp_path / name)
+    options = {} if name == "model" else {"config": sd.config}
+    again = StableDiffusion.load(tmp_path / name, device="cpu", **options)
+    assert again.name == name and again.config == sd.config
+    assert torch.equal(last(again), last(sd))
+
+
+def test_loaded_in_half_precision(sd, tmp_path):
+    sd.save(tmp_path / "half", torch.float16)
+    again = StableDiffusion.load(tmp_path / "half", device="cpu", dtype=torch.bfloat16)
+    assert {p.dtype for n in again.parts.networks.values() for p in n.parameters()} == {
+        torch.bfloat16
+    }
+    assert off(last(again, guidance_scale=2.0), last(sd, guidance_scale=2.0)) < 0.15
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+def test_compiled(sd):
+    """Two minutes, of which nearly all goes to compiling."""
+    compiled = tiny()
+    compiled.unet.compile()
+    assert off(last(compiled), last(sd)) < NEAR
