@@ -91,8 +91,12 @@ class UNetConfig:
 
     @classmethod
     def tiny(cls, **changes) -> "UNetConfig":
-        """A few thousand parameters in the same shape, for tests; `changes` are fields."""
-        sizes = {"widths": (32, 64), "blocks": 1, "depth": (1, 0), "heads": (4, 4)}
+        """Few parameters in the same shape, for tests; `changes` are fields.
+
+        Widths have two channels or more in each group of a norm: in a group of one, the norm takes
+        away what the time has added.
+        """
+        sizes = {"widths": (64, 96), "blocks": 1, "depth": (1, 0), "heads": (4, 4)}
         return cls(**{**sizes, "context_width": 32, **changes})
 
 

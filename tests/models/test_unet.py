@@ -117,7 +117,7 @@ def test_gradients_are_right():
     [
         ({"depth": (1, 1, 0)}, "one number a level; got 2, 3 and 2"),
         ({"widths": (32, 48)}, r"multiples of 32; got \(32, 48\)"),
-        ({"heads": (5, 4)}, "multiple of heads; got 32 and 5"),
+        ({"heads": (5, 4)}, "multiple of heads; got 64 and 5"),
     ],
 )
 def test_configs_that_make_no_network(changes, message):
