@@ -69,6 +69,7 @@ def measure(job: Job) -> dict[str, float]:
     if job.part == "import":
         seconds = timed(job, _import_ours if ours else _import_theirs)
     elif job.part == "load":
+        _import_ours() if ours else _import_theirs()
         seconds = timed(job, lambda: load(job))
     else:
         run = prepare(job)
