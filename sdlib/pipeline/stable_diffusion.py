@@ -353,15 +353,13 @@ class StableDiffusion:
         cond: Any,
     ) -> Tensor:
         """The U-Net as a denoiser, with as many samples in a call as `at_once` says."""
-        if watched is not None:
-            watched.clear()
         t = broadcast(t, x).reshape(-1).expand(len(x))
         size = self.at_once or len(x)
         answers = []
         for rows in (slice(i, i + size) for i in range(0, len(x), size)):
             answers.append(self.parts.ask("unet", _predict, x[rows], t[rows], _cut(cond, rows)))
             if watched is not None:
-                watched.keep(len(answers))  # and not a call that overflowed
+                watched.keep(len(answers))  # and no call before, nor one that overflowed
         to_x0 = parameterization(self.config.predicts).to_x0
         return to_x0(torch.cat(answers).to(x), x, broadcast(alpha, x), broadcast(sigma, x))
 

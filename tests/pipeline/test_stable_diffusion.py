@@ -10,6 +10,7 @@ from PIL import Image
 
 from sdlib import images
 from sdlib.diffusion import SAMPLERS, Grid
+from sdlib.models import CrossAttentionMaps
 from sdlib.models.layers import TransformerBlock
 from sdlib.pipeline import StableDiffusion
 from tests.pipeline.common import SIZE, off, tiny
@@ -189,6 +190,17 @@ def test_maps(sd, sampler):
             assert found.shape == (6, 8) and found.min() >= 0 and found.max() <= 1
     assert torch.equal(frames[-1].maps[0][0][1], frames[-2].maps[0][0][1])  # the last made
     assert not torch.equal(frames[0].maps[0][0][1], frames[1].maps[0][0][1])
+
+
+@pytest.mark.parametrize("sampler", ["plms", "heun"])
+def test_maps_are_of_the_state_in_the_frame(sd, sampler):
+    """And not of another stage of the solver."""
+    for frame in list(sd.sample("cat", maps=True, steps=3, seed=1, sampler=sampler, **SIZE))[:3]:
+        with CrossAttentionMaps(sd.unet) as maps:
+            context = sd.embed(sd.tokenizer("cat"))
+            sd.unet(frame.x.float(), torch.tensor([frame.t]), context)
+            right = maps.take((6, 8))[0, 1]
+        torch.testing.assert_close(frame.maps[0][0][1], right, rtol=1e-3, atol=1e-5)
 
 
 def test_maps_sum_to_1(sd):
