@@ -54,10 +54,10 @@ KINDS = {"text": {}, "image": {"image": PHOTO}, "inpaint": {"image": PHOTO, "mas
 
 @pytest.mark.parametrize("sampler", ["plms", "ddpm"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("at_once", [None, 1, 3])
+@pytest.mark.parametrize("at_once", [None, 3])
 def test_an_image_does_not_depend_on_its_batch(sd, kind, sampler, at_once, monkeypatch):
     """Nor on how many samples the U-Net sees in a call."""
-    settings = {"sampler": sampler, "steps": 4, **KINDS[kind]}
+    settings = {"sampler": sampler, "steps": 2, **KINDS[kind]}
     alone = {
         (prompt, seed): last(sd, prompt, seed=seed, **settings)
         for prompt in ("a red cube", "")
@@ -211,7 +211,7 @@ def test_maps_sum_to_1(sd):
     assert len(frame.maps[0]) == 75 and total.max() < 1 and total.min() > 0.8
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize("at_once", [1, 3])
 def test_maps_do_not_depend_on_the_batch(sd, at_once, monkeypatch):
     def look(prompts, **settings):
         *_, frame = sd.sample(prompts, maps=True, steps=2, seed=1, **SIZE, **settings)
