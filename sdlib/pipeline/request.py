@@ -2,9 +2,9 @@
 
 import secrets
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isqrt
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -137,8 +137,8 @@ def make_request(
     settings = {
         "guidance_scale": float(guidance_scale),
         "steps": int(steps),
-        "sampler": _name(sampler),
-        "spacing": _name(spacing),
+        "sampler": _told(SAMPLERS, sampler),
+        "spacing": _told(SPACINGS, spacing),
         "width": width,
         "height": height,
         "long_prompt": long_prompt,
@@ -146,6 +146,12 @@ def make_request(
     if picture is not None:
         settings |= {"strength": float(strength), "image": images.fingerprint(image)}
         left = min(int(steps * strength), len(grid))
+        if strength and not left:
+            warnings.warn(
+                f"strength {strength:g} of {steps} steps is less than one step: the image is only "
+                "encoded and decoded. Give more strength or more steps.",
+                stacklevel=3,
+            )
         grid = grid[len(grid) - left :] if left else None
     if hidden is not None:
         settings |= {"mask": images.fingerprint(mask)}
@@ -159,8 +165,7 @@ def nodes(
     """The grid that a sampler walks; a spacing of one's own ends on clean latents."""
     if spacing is not None:
         return make_grid(schedule, steps, spacing)
-    known = GRIDS.get(sampler, OTHERS) if isinstance(sampler, str) else OTHERS
-    return make_grid(schedule, steps, *known)
+    return make_grid(schedule, steps, *GRIDS.get(_name(SAMPLERS, sampler), OTHERS))
 
 
 def _each(prompt, negative_prompt, seed, count: int) -> list[dict[str, Any]]:
@@ -199,7 +204,8 @@ def _pictures(image, mask, width: int | None, height: int | None):
         return None, None, (images.side("width", width, SIZE), images.side("height", height, SIZE))
     opened = images.open_image(image)
     if width is None and height is None and opened.width * opened.height > LARGEST:
-        width, height = (side * SIZE // min(opened.size) // 8 * 8 for side in opened.size)
+        area = opened.width * opened.height
+        width, height = (isqrt(s * s * SIZE * SIZE // area) // 8 * 8 or 8 for s in opened.size)
         warnings.warn(
             f"the image has {opened.width} x {opened.height} pixels, far more than the {SIZE} x "
             f"{SIZE} that the model knows: it is made {width} x {height}. Give width and height to "
@@ -211,6 +217,16 @@ def _pictures(image, mask, width: int | None, height: int | None):
     return images.to_tensor(fitted), hidden, fitted.size
 
 
-def _name(choice: str | Callable | None) -> str | None:
-    """What a picture's parameters call a sampler or a spacing."""
-    return choice if choice is None or isinstance(choice, str) else getattr(choice, "__name__", "")
+def _name(table: Mapping[str, Callable], choice: str | Callable) -> str | None:
+    """The name of a choice, which is one already or stands under one in the table; or else None."""
+    if isinstance(choice, str):
+        return choice
+    return next((name for name, function in table.items() if function is choice), None)
+
+
+def _told(table: Mapping[str, Callable], choice: str | Callable | None) -> str | dict | None:
+    """What a picture's parameters call a sampler or a spacing: a name, or `{"own": what}`."""
+    if choice is None:
+        return None
+    own = {"own": getattr(choice, "__name__", type(choice).__name__)}
+    return _name(table, choice) or own

@@ -228,8 +228,8 @@ class StableDiffusion:
                 default the nodes that diffusers takes for this sampler.
             seed: of the noise of the first image of each prompt, counted up for the next ones; or
                 one for each. It depends neither on the batch nor on the device. None draws one.
-            width, height: in pixels, multiples of 8; by default 512, or the image's own (of an
-                image of more than a megapixel, so that its shorter side has 512).
+            width, height: in pixels, multiples of 8; by default 512, or the image's own (an image
+                of more than a megapixel is made as large as 512 x 512, or a little smaller).
             count: images for each prompt.
             long_prompt: "cut" a prompt that is too long, with a warning, or "chunk" it.
             maps: whether frames say where the U-Net looked for each word.

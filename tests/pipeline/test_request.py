@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -75,6 +76,29 @@ def test_what_is_told():
     assert not {"image", "mask", "strength"} & set(ask().jobs[0])
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_is_its_name(name):
+    """By name or by function: the same walk, told alike."""
+    by_name, by_function = ask(sampler=name), ask(sampler=SAMPLERS[name])
+    assert by_function.sampler is by_name.sampler and by_function.jobs == by_name.jobs
+    assert torch.equal(by_function.grid.t, by_name.grid.t)
+    assert torch.equal(by_function.grid.sigma, by_name.grid.sigma)
+
+
+def test_what_has_no_name_is_not_told_as_if_it_had():
+    def plms(*_, **__):
+        """Another one."""
+
+    def karras(schedule, steps):
+        return SPACINGS["linspace"](schedule, steps)
+
+    request = ask(sampler=plms, spacing=karras)
+    assert request["sampler"] == {"own": "plms"} and request["spacing"] == {"own": "karras"}
+    assert ask(sampler=partial(SAMPLERS["ddpm"]))["sampler"] == {"own": "partial"}
+    assert ask(spacing=SPACINGS["karras"])["spacing"] == "karras"
+    assert torch.equal(ask(sampler=plms).grid.t, ask(sampler="dpmpp_2m").grid.t)
+
+
 def test_pictures():
     request = ask(image=PHOTO, mask=MASK)
     assert request.picture.shape == (1, 3, 48, 64) and request.mask.shape == (1, 1, 48, 64)
@@ -88,6 +112,33 @@ def test_pictures():
 
 
 @pytest.mark.parametrize(
+    "size, made",
+    [
+        ((2000, 2000), (512, 512)),
+        ((4000, 3000), (584, 440)),
+        ((6000, 200), (2800, 88)),
+        ((8, 200000), (8, 80952)),
+        ((1100, 1000), (536, 488)),
+    ],
+)
+def test_a_photograph_is_made_about_as_large_as_the_model_knows(size, made):
+    with pytest.warns(UserWarning, match=f"it is made {made[0]} x {made[1]}. Give width"):
+        request = ask(image=Image.new("RGB", size))
+    assert (request["width"], request["height"]) == made
+    assert made[0] * made[1] <= 512 * 512 or 8 in made
+    assert all(side <= own for side, own in zip(made, size, strict=True))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_size_that_was_asked_for_or_can_be_is_left():
+    large = Image.new("RGB", (2000, 1000))
+    assert ask(image=large, width=64).picture.shape == (1, 3, 1000, 64)
+    assert ask(image=large, height=64).picture.shape == (1, 3, 64, 2000)
+    assert ask(image=Image.new("RGB", (1024, 1024))).picture.shape == (1, 3, 1024, 1024)
+
+
+@pytest.mark.filterwarnings("ignore:strength 0.01 of 50 steps")
+@pytest.mark.parametrize(
     "strength, walked", [(0, None), (0.01, None), (0.02, 1), (0.5, 25), (0.999, 49), (1, 50)]
 )
 def test_strength_is_a_share_of_the_steps(strength, walked):
@@ -98,6 +149,14 @@ def test_strength_is_a_share_of_the_steps(strength, walked):
         assert len(grid) == walked
         assert torch.equal(grid.t, whole.t[-walked - 1 :])
         assert torch.equal(grid.sigma, whole.sigma[-walked - 1 :])
+
+
+def test_strength_too_small_for_a_step_warns(recwarn):
+    ask(image=PHOTO, strength=0)
+    ask(image=PHOTO, strength=0.02)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="strength 0.01 of 50 steps is less than one step: the im"):
+        ask(image=PHOTO, strength=0.01)
 
 
 def test_without_an_image_strength_means_nothing():

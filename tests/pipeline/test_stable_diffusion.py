@@ -321,13 +321,13 @@ def test_parameters_repeat_a_picture(sd, kind):
 
 
 def test_a_sampler_of_ones_own(sd):
-    """Ten lines, and it is told by its name."""
+    """Ten lines, and it is told as one."""
 
     def straight(denoiser, grid: Grid, x, *, noise, cond):
         yield from SAMPLERS["ddim"](denoiser, grid[-2:], x, noise=noise, cond=cond)
 
     (picture,) = sd.generate("a", sampler=straight, steps=3, progress=False, **SIZE)
-    assert json.loads(picture.info["sdlib"])["sampler"] == "straight"
+    assert json.loads(picture.info["sdlib"])["sampler"] == {"own": "straight"}
 
 
 # --- less memory ----------------------------------------------------------------------------------
