@@ -6,10 +6,11 @@
     for frame in sd.sample("the same, at dawn", steps=20):
         frame.preview()[0]
 
-What is asked is checked in `request`, the networks are asked in `parts`, and `stable_diffusion`
-composes the two with the samplers and guidance of `sdlib.diffusion`.
+What is asked is checked in `request`, the networks are asked in `parts`, what is seen on the way is
+a `frame`, and `stable_diffusion` composes them with the samplers and guidance of `sdlib.diffusion`.
 """
 
-from sdlib.pipeline.stable_diffusion import Frame, StableDiffusion
+from sdlib.pipeline.frame import Frame
+from sdlib.pipeline.stable_diffusion import StableDiffusion
 
 __all__ = ["Frame", "StableDiffusion"]

@@ -1,9 +1,8 @@
 """Text to image, image to image and inpainting (Chapters 20 and 21)."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from sdlib.diffusion import Step, broadcast, classifier_free, parameterization, 
 from sdlib.diffusion.inpainting import blend, inpainting
 from sdlib.diffusion.tensors import state
 from sdlib.models import Attention, CrossAttentionMaps, Latents, StableDiffusionConfig
+from sdlib.pipeline.frame import Frame, by_word
 from sdlib.pipeline.parts import Parts, pick_device
 from sdlib.pipeline.request import Request, make_request
 from sdlib.text import Tokenizer
@@ -28,28 +28,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     Picture = str | PathLike | Image
-
-
-@dataclass(frozen=True)
-class Frame(Step):
-    """A `Step` of latents, `x` and `x0 [b, 4, h, w]`, that can be looked at.
-
-    Attributes:
-        steps: of the walk; `i` goes from 0 to this.
-        parameters: for each image, what it is made from.
-        maps: for each image, pairs of a word of its prompt and where the U-Net looked for it,
-            `[h, w]`; empty unless asked for.
-        decode: gives the pictures so far: of the estimate, or at last of the result.
-    """
-
-    steps: int
-    parameters: list[dict[str, Any]] = field(repr=False)
-    maps: list[list[tuple[str, Tensor]]] = field(repr=False)
-    decode: "Callable[[], list[Image]]" = field(repr=False)
-
-    def preview(self) -> "list[Image]":
-        """Small pictures of the estimate so far, a pixel a latent, for next to nothing."""
-        return images.preview(self.x0)
 
 
 class StableDiffusion:
@@ -188,10 +166,7 @@ class StableDiffusion:
             for frame in frames:
                 bar.total = frame.steps
                 bar.update(frame.i - bar.n)
-        pictures = frame.decode()
-        for picture, parameters in zip(pictures, frame.parameters, strict=True):
-            picture.info["sdlib"] = json.dumps(parameters)
-        return pictures
+        return replace(frame, steps=frame.i).decode()  # a sampler of one's own may stop early
 
     def sample(
         self,
@@ -288,24 +263,22 @@ class StableDiffusion:
         if sees_mask:
             beside = self._beside(request, (h, w), noise)
             cond, uncond = ({"context": tokens, "concat": beside} for tokens in (cond, uncond))
-        watched = CrossAttentionMaps(self.unet) if watch else None
-        denoiser = partial(self._denoise, watched)
+        looks: list[Tensor] | None = [] if watch else None
+        denoiser = partial(self._denoise, looks)
         denoiser = classifier_free(denoiser, request["guidance_scale"], uncond)
         if keeps:
             denoiser = inpainting(denoiser, latents, mask)
 
         last, maps = len(grid), []
-        with watched or nullcontext():
-            for step in request.sampler(denoiser, grid, x, noise=noise, cond=cond):
-                if watched is not None and step.i < last:
-                    maps = self._by_word(request, watched.take((h, w)))
-                if keeps and step.i == last:
-                    step = replace(step, x=blend(step.x, latents, mask))
-                yield self._frame(request, step, last, maps)
+        for step in request.sampler(denoiser, grid, x, noise=noise, cond=cond):
+            if watch and step.i < last:
+                maps = by_word(self.tokenizer, request.jobs, torch.cat(looks))
+            if keeps and step.i == last:
+                step = replace(step, x=blend(step.x, latents, mask))
+            yield self._frame(request, step, last, maps)
 
     def _frame(self, request: Request, step: Step, last: int, maps: list) -> Frame:
-        decode = partial(self.decode, step.x if step.i == last else step.x0)
-        return Frame(step.i, step.t, step.x, step.x0, last, request.jobs, maps, decode)
+        return Frame(step.i, step.t, step.x, step.x0, last, request.jobs, maps, self.decode)
 
     def _beside(self, request: Request, size: tuple[int, int], noise: Callable) -> Tensor:
         """What a U-Net for inpainting sees beside a state `[b, 5, h, w]`: the mask, and the latents
@@ -345,33 +318,31 @@ class StableDiffusion:
 
     def _denoise(
         self,
-        watched: CrossAttentionMaps | None,
+        looks: list[Tensor] | None,
         x: Tensor,
         t: Tensor,
         alpha: Tensor,
         sigma: Tensor,
         cond: Any,
     ) -> Tensor:
-        """The U-Net as a denoiser, with as many samples in a call as `at_once` says."""
+        """The U-Net as a denoiser, with as many samples in a call as `at_once` says.
+
+        `looks`, unless None, becomes the maps of its cross-attention, `[rows, tokens, h, w]` each.
+        """
         t = broadcast(t, x).reshape(-1).expand(len(x))
         size = self.at_once or len(x)
-        answers = []
-        for rows in (slice(i, i + size) for i in range(0, len(x), size)):
-            answers.append(self.parts.ask("unet", _predict, x[rows], t[rows], _cut(cond, rows)))
-            if watched is not None:
-                watched.keep(len(answers))  # and no call before, nor one that overflowed
+        batches = [slice(i, i + size) for i in range(0, len(x), size)]
+        answers, seen = [], []
+        for rows in batches:
+            # Watched for this call only: between frames, others may use the U-Net.
+            with nullcontext() if looks is None else CrossAttentionMaps(self.unet) as maps:
+                answers.append(self.parts.ask("unet", _predict, x[rows], t[rows], _cut(cond, rows)))
+            if maps is not None:
+                seen.append(maps.take(x.shape[2:]))
+        if looks is not None:
+            looks[:] = seen
         to_x0 = parameterization(self.config.predicts).to_x0
         return to_x0(torch.cat(answers).to(x), x, broadcast(alpha, x), broadcast(sigma, x))
-
-    def _by_word(self, request: Request, maps: Tensor) -> list[list[tuple[str, Tensor]]]:
-        """For each image, each word of its prompt and the sum of its tokens' maps."""
-        return [
-            [
-                (word, maps[row, places].sum(dim=0))
-                for word, places in self.tokenizer.words(job["prompt"], job["long_prompt"])
-            ]
-            for row, job in enumerate(request.jobs)
-        ]
 
 
 def _predict(unet: nn.Module, x: Tensor, t: Tensor, cond: Any) -> Tensor:

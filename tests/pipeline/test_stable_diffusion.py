@@ -10,7 +10,7 @@ from PIL import Image
 
 from sdlib import images
 from sdlib.diffusion import SAMPLERS, Grid
-from sdlib.models import CrossAttentionMaps
+from sdlib.models import Attention, CrossAttentionMaps
 from sdlib.models.layers import TransformerBlock
 from sdlib.pipeline import StableDiffusion
 from tests.pipeline.common import SIZE, off, tiny
@@ -132,6 +132,18 @@ def test_frames_can_be_looked_at(sd):
     assert off(frames[2].x, frames[2].x0) > NEAR  # it ends on noise of the first level
 
 
+def test_the_last_pictures_carry_their_parameters(sd):
+    """Those before do not: nothing repeats them."""
+    *frames, end = sd.sample("a", steps=2, count=2, seed=1, **SIZE)
+    (_, one), (_, two) = frames[1].decode(), end.decode()
+    assert "sdlib" not in one.info and json.loads(two.info["sdlib"]) == end.parameters[1]
+
+
+def test_a_frame_is_shown_in_a_line(sd):
+    (frame, *_) = sd.sample("a", steps=2, sampler="ddim", seed=1, **SIZE)
+    assert repr(frame) == "Frame(i=0, t=501.0, steps=2)"
+
+
 @pytest.mark.parametrize("strength, frames", [(0.25, 2), (0.5, 3), (1.0, 5)])
 @pytest.mark.parametrize("mask", [None, MASK])
 def test_frames_of_an_image(sd, strength, frames, mask):
@@ -236,15 +248,39 @@ def watched(sd):
     return [block for block in blocks if block.cross_attention.watch is not None]
 
 
-def test_nobody_watches_afterward(sd):
+def test_nobody_watches_between_frames(sd):
+    """So that others may use the U-Net meanwhile."""
     frames = sd.sample("a", maps=True, steps=3, **SIZE)
-    assert not watched(sd)
-    next(frames)
-    assert watched(sd)
-    frames.close()  # as when a loop is left early
-    assert not watched(sd)
-    list(sd.sample("a", maps=True, steps=1, sampler="dpmpp_2m", **SIZE))
-    assert not watched(sd)
+    for frame in frames:
+        assert not watched(sd) and frame.maps[0]
+
+
+def test_two_walks_side_by_side(sd):
+    """Their frames are what each would give alone."""
+
+    def walk(prompt, **options):
+        return sd.sample(prompt, steps=3, seed=1, **options, **SIZE)
+
+    alone = [list(walk("a red cube", maps=True)), list(walk("fog", maps=True, count=2))]
+    frames = zip(walk("a red cube", maps=True), walk("fog", maps=True, count=2), strict=True)
+    beside = list(zip(*frames, strict=True))
+    for right, found in zip(alone, beside, strict=True):
+        for a, b in zip(right, found, strict=True):
+            assert torch.equal(a.x, b.x)
+            for (word, one), (same, other) in zip(sum(a.maps, []), sum(b.maps, []), strict=True):
+                assert word == same and torch.equal(one, other)
+
+
+def test_a_walk_that_waits_is_in_nobodys_way(sd, monkeypatch):
+    waiting = sd.sample("a", maps=True, steps=3, seed=1, **SIZE)
+    before = next(waiting).maps[0][0][1].clone()
+    with monkeypatch.context() as patch:
+        patch.setattr(Attention, "_weights", lambda *_: pytest.fail("weights were written down"))
+        last(sd, "fog")
+    after = next(waiting).maps[0][0][1]
+    right = list(sd.sample("a", maps=True, steps=3, seed=1, **SIZE))
+    assert torch.equal(before, right[0].maps[0][0][1])
+    assert torch.equal(after, right[1].maps[0][0][1])
 
 
 def test_watching_changes_nothing(sd):
