@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+LARGE = 1e10  # beyond this, float32 cannot hold the squares that norms sum up
 NAMES = {"text": "text encoder", "unet": "U-Net", "vae": "autoencoder"}
 
 
@@ -38,6 +39,9 @@ class Parts:
         What overflows in half precision is computed again in float32, in which that network then
         stays: no picture is made of NaN.
 
+        Raises:
+            ValueError: for inputs or weights of which nothing finite comes in float32 either.
+
         Args:
             part: "text", "unet" or "vae".
             f: gives a tensor.
@@ -49,6 +53,11 @@ class Parts:
             out = f(network, *(_like(value, like) for value in inputs))
         if bool(torch.isfinite(out).all()):
             return out
+        if not all(map(_sane, inputs)):
+            raise ValueError(
+                f"the {NAMES[part]} was given NaN or infinity, or numbers beyond {LARGE:g}: what "
+                "came before grew too large. A guidance_scale nearer to 1 may help."
+            )
         if like.dtype == torch.float32:
             raise ValueError(
                 f"the {NAMES[part]} gave NaN or infinity in float32; its weights must be damaged."
@@ -84,3 +93,10 @@ def _like(value: Any, parameter: Tensor) -> Any:
         return {key: _like(item, parameter) for key, item in value.items()}
     fractions = value.is_floating_point() and value.ndim > 1  # times stay exact
     return value.to(parameter.device, parameter.dtype if fractions else None)
+
+
+def _sane(value: Any) -> bool:
+    """Whether all is finite, and far from what float32 cannot hold."""
+    if isinstance(value, dict):
+        return all(map(_sane, value.values()))
+    return bool((value.abs() < LARGE).all())  # which NaN is not

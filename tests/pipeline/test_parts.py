@@ -79,6 +79,26 @@ def test_damaged_weights(bad, dtype):
         p.ask("unet", call, torch.ones(1, 2))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_damaged_inputs_are_not_blamed_on_weights(bad, dtype):
+    p = parts(weight=1e10 if dtype == torch.float32 else 2.0)
+    p.networks["unet"].to(dtype)
+    x = torch.tensor([[1.0, bad]], dtype=torch.float64)
+    for f, inputs in [
+        (call, (x,)),
+        (lambda network, x, cond: network(cond["concat"]), (torch.ones(1, 2), {"concat": x})),
+    ]:
+        with pytest.raises(ValueError, match="the U-Net was given NaN or infinity, or numbers bey"):
+            p.ask("unet", f, *inputs)
+    assert p.networks["unet"].weight.dtype == dtype  # which is not to blame
+
+
+def test_guidance_without_measure():
+    with pytest.raises(ValueError, match="was given NaN .* A guidance_scale nearer to 1 may help"):
+        list(tiny().sample("a", guidance_scale=1e38, seed=1, steps=3, **SIZE))
+
+
 def test_without_offloading_all_are_on_the_device():
     p = parts()
     assert p.device == torch.device("cpu")
