@@ -14,41 +14,8 @@ from torch import Tensor
 
 from sdlib.weights.files import check_finite, contents, is_index, read
 from sdlib.weights.folders import read_folder, read_part
+from sdlib.weights.kinds import belongs, kind
 from sdlib.weights.recognize import StrPath, some
-
-# What a tensor belongs to, by its name; the first that fits.
-BELONGS = {
-    "LoRA": r"^lora_|[._]lora[._]|lora_[AB]\.",
-    "ControlNet": r"^control_model\.|^controlnet_",
-    "textual inversion": r"^string_to_param\.|^emb_params$|^clip_[lg]$|^<[^>]*>$",
-    "second text encoder (SDXL)": r"^conditioner\.embedders\.",
-    "text encoder (SD 2)": r"^cond_stage_model\.model\.",
-    "averaged copy (EMA)": r"^model_ema\.",
-    "safety checker": r"^safety_checker\.",
-    "training loss": r"^(first_stage_model\.)?loss\.|^logvar$",
-    "schedule": r"^(betas|alphas_cumprod\w*|posterior_\w+|(sqrt|log)_\w*alphas_cumprod)$",
-    "U-Net": r"^model\.diffusion_model\."
-    r"|^(down_blocks|up_blocks|mid_block|time_embedding|conv_(in|norm_out|out))\.",
-    "autoencoder": r"^first_stage_model\.|^(encoder|decoder)\.(conv|norm|mid|down|up)"
-    r"|^(post_)?quant_conv\.",
-    "text encoder": r"^cond_stage_model\.|^text_projection\."
-    r"|^(text_model\.)?(encoder\.layers|embeddings|final_layer_norm)\.",
-}
-
-# What a file is, by what is in it; the first of which all is there.
-KINDS = {
-    "Stable Diffusion XL checkpoint": {"second text encoder (SDXL)"},
-    "Stable Diffusion 2 checkpoint": {"text encoder (SD 2)"},
-    "Stable Diffusion checkpoint, original layout": {"U-Net", "autoencoder", "text encoder"},
-    "LoRA": {"LoRA"},
-    "ControlNet": {"ControlNet"},
-    "textual inversion": {"textual inversion"},
-    "checkpoint without autoencoder": {"U-Net", "text encoder"},
-    "checkpoint without text encoder": {"U-Net", "autoencoder"},
-    "U-Net alone": {"U-Net"},
-    "autoencoder alone": {"autoencoder"},
-    "text encoder alone": {"text encoder"},
-}
 
 # What is worth a remark, and why.
 REMARKS = {
@@ -57,6 +24,7 @@ REMARKS = {
     "training loss": "is the judge that the autoencoder was trained against, and not used",
 }
 
+LONGEST = 1000  # letters in a path of names
 FOLDER_PARTS = {"unet": "U-Net", "vae": "autoencoder", "text_encoder": "text encoder"}
 
 
@@ -112,7 +80,7 @@ def describe(path: StrPath, check: bool = False) -> Facts:
     path, extras, metadata = Path(path), {}, {}
     if path.is_dir():
         format = "folder"
-        kind, parts = _folder(path)
+        what, parts = _folder(path)
     else:
         if is_index(path):
             format, tensors = "shards", read(path)
@@ -121,7 +89,7 @@ def describe(path: StrPath, check: bool = False) -> Facts:
             format, extras, metadata = found.format, found.extras, found.metadata
             tensors = dict(_flat(found.weights))
         parts = _sort(tensors)
-        kind = next((kind for kind, needs in KINDS.items() if needs <= set(parts)), "unknown")
+        what = kind(parts)
     surprises = list(_surprises(parts, format, extras))
     if check:
         for name, tensors in parts.items():
@@ -130,26 +98,23 @@ def describe(path: StrPath, check: bool = False) -> Facts:
             except ValueError as error:
                 surprises.append(str(error))
     groups = {name: Group.of(tensors) for name, tensors in parts.items()}
-    return Facts(kind, format, groups, surprises, metadata)
+    return Facts(what, format, groups, surprises, metadata)
 
 
 def _folder(path: Path) -> tuple[str, dict[str, dict[str, Tensor]]]:
     if (path / "config.json").is_file() and not (path / "model_index.json").is_file():
         tensors = read_part(path).tensors
-        kind, parts = "part of a diffusers folder", _sort(tensors)
-    else:
-        found = read_folder(path)
-        kind = f"diffusers folder, {found.index.get('_class_name', 'of an unnamed pipeline')}"
-        parts = {FOLDER_PARTS[name]: part.tensors for name, part in found.parts.items()}
-    return kind, parts
+        return "part of a diffusers folder", _sort(tensors)
+    found = read_folder(path)
+    what = f"diffusers folder, {found.index.get('_class_name', 'of an unnamed pipeline')}"
+    return what, {FOLDER_PARTS[name]: part.tensors for name, part in found.parts.items()}
 
 
 def _sort(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """The tensors by what they belong to."""
     parts = {}
     for name, tensor in tensors.items():
-        part = next((p for p, pattern in BELONGS.items() if re.search(pattern, name)), "other")
-        parts.setdefault(part, {})[name] = tensor
+        parts.setdefault(belongs(name), {})[name] = tensor
     return parts
 
 
@@ -185,14 +150,25 @@ def _surprises(
             yield f"{name!r} is left over from training: {str(value)[:80]}."
 
 
-def _flat(found: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in dicts and lists within each other, by dotted names."""
-    if isinstance(found, Tensor):
-        yield path, found
-    elif isinstance(found, (Mapping, list, tuple)):
-        items = found.items() if isinstance(found, Mapping) else enumerate(found)
-        for key, value in items:
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
+def _flat(found: Any) -> Iterator[tuple[str, Tensor]]:
+    """All tensors in dicts and lists within each other, by dotted names.
+
+    A dict or list that is met twice, or is in itself, is looked into once; so long a path as a
+    file of weights never has is not followed.
+    """
+    seen, ahead = set(), [("", found)]
+    while ahead:
+        path, value = ahead.pop()
+        if isinstance(value, Tensor):
+            yield path, value
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            keyed = isinstance(value, Mapping)
+            inside = [
+                (f"{path}.{key if keyed and isinstance(key, str) else i}".removeprefix("."), item)
+                for i, (key, item) in enumerate(value.items() if keyed else enumerate(value))
+            ]
+            ahead += reversed([item for item in inside if len(item[0]) <= LONGEST])
 
 
 def size(bytes: int) -> str:

@@ -14,20 +14,12 @@ from torch import Tensor, nn
 from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
 from sdlib.models.stable_diffusion import PRESETS
 from sdlib.weights.files import check_finite
+from sdlib.weights.kinds import UNUSED, belongs, guess
 from sdlib.weights.names import PREFIXES, ROWS, Layout, Row
 from sdlib.weights.recognize import some
 
 NETWORKS = {"unet": UNet, "vae": AutoencoderKL, "text": CLIPTextEncoder}
 WORDS = {"unet": "U-Net", "vae": "autoencoder", "text": "text encoder"}
-
-# What checkpoints hold beside the weights of the three networks, and what of it is left behind:
-# averages kept in training, the tables of the schedule, a counter of positions, the safety checker
-# and the judge that the autoencoder was trained against.
-IGNORED = re.compile(
-    r"^model_ema\.|position_ids$|^safety_checker\.|^(first_stage_model\.)?loss\.|^logvar$"
-    r"|^(alphas_cumprod(_prev)?|betas|posterior_\w+|(sqrt|log)_\w*alphas_cumprod)$"
-    r"|^cond_stage_model\.(transformer\.)?(logit_scale|text_projection\.weight)$"
-)
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,7 @@ def pick_config(tensors: Mapping[str, Tensor], where: str) -> StableDiffusionCon
     key = re.compile(rf"{re.escape(prefix)}.*attn2\.to_k\.weight")
     look = next((x for name, x in tensors.items() if key.fullmatch(name)), None)
     if stem is None or look is None:
-        raise ValueError(f"{where} holds no U-Net of Stable Diffusion; {_guess(tensors)}")
+        raise ValueError(f"{where} holds no U-Net of Stable Diffusion; {guess(tensors)}")
     seen = (*stem.shape[:2], look.shape[1])
     for config in PRESETS.values():
         unet = config.unet
@@ -91,28 +83,8 @@ def pick_config(tensors: Mapping[str, Tensor], where: str) -> StableDiffusionCon
             return config
     raise ValueError(
         f"{where} has a U-Net that takes {seen[1]} channels, is {seen[0]} wide and looks at tokens "
-        f"of width {seen[2]}; {_guess(tensors)}"
+        f"of width {seen[2]}; {guess(tensors)}"
     )
-
-
-def _guess(tensors: Mapping[str, Tensor]) -> str:
-    """What a file that is no Stable Diffusion v1 may be."""
-    for pattern, words in {
-        r"^conditioner\.embedders\.": "it seems to be Stable Diffusion XL, which "
-        "sdlib cannot run yet.",
-        r"^cond_stage_model\.model\.": "it seems to be Stable Diffusion 2 in its original layout; "
-        "open its diffusers folder.",
-        r"lora_|\.lora": "it seems to be a LoRA, which changes a model and is none.",
-        r"^control_model\.": "it seems to be a ControlNet, which goes with a model and is none.",
-        r"^(string_to_param|emb_params|clip_l|<.*>)$": "it seems to be a textual inversion, a word "
-        "for a model and none itself.",
-        r"^(encoder|decoder)\.": "it seems to be an autoencoder alone: give it as vae=.",
-        r"^(down_blocks|up_blocks)\.": "it seems to be one part of a diffusers folder; "
-        "open the folder.",
-    }.items():
-        if any(re.search(pattern, name) for name in tensors):
-            return words
-    return f"its first tensor is {next(iter(tensors), 'none')!r}."
 
 
 def find(
@@ -140,7 +112,7 @@ def find(
     spelling = max(SPELLINGS[part], key=lambda s: sum(s.key(row) in tensors for row in rows))
     keys = {row.ours: spelling.key(row) for row in rows}
     if not any(key in tensors for key in keys.values()):
-        raise ValueError(f"{where} holds no {WORDS[part]}; {_guess(tensors)}")
+        raise ValueError(f"{where} holds no {WORDS[part]}; {guess(tensors)}")
     _none(f"{what} lacks", [key for key in keys.values() if key not in tensors])
     _none(
         f"{what} has tensors of another shape than sdlib's:",
@@ -156,7 +128,7 @@ def find(
         [
             key
             for key in tensors
-            if key.startswith(spelling.prefix) and key not in used and not IGNORED.search(key)
+            if key.startswith(spelling.prefix) and key not in used and belongs(key) not in UNUSED
         ],
     )
     found = {ours: tensors[key].reshape(shapes[ours]) for ours, key in keys.items()}
@@ -173,7 +145,7 @@ def check_known(tensors: Mapping[str, Tensor], used: set[str], where: str) -> No
     Raises:
         ValueError: names the first of such tensors.
     """
-    left = [key for key in tensors if key not in used and not IGNORED.search(key)]
+    left = [key for key in tensors if key not in used and belongs(key) not in UNUSED]
     _none(f"{where} has tensors that sdlib knows no place for:", left)
 
 

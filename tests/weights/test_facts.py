@@ -109,6 +109,22 @@ def test_a_textual_inversion_as_it_is_trained(tmp_path):
     assert facts.parts["textual inversion"].parameters == 2 * 768
 
 
+def test_a_hostile_nest_of_lists_is_walked_once(tmp_path):
+    ring, deep, wide = {"loss": torch.ones(5)}, [torch.ones(7)], [torch.ones(3)]
+    ring["self"] = ring
+    for _ in range(400):
+        deep = [deep]
+    for _ in range(60):
+        wide = [wide, wide]  # 2**60 ways to the one tensor
+    torch.save({"state_dict": CHECKPOINT, "ring": ring, "wide": wide, "deep": deep},
+               tmp_path / "x.ckpt")  # fmt: skip
+    said = describe(tmp_path / "x.ckpt").surprises
+    for name, held in (("ring", 20), ("wide", 12), ("deep", 28)):
+        assert f"'{name}' is left over from training ({held} bytes)." in said
+    torch.save({**CHECKPOINT, "ring": ring}, tmp_path / "y.ckpt")
+    assert describe(tmp_path / "y.ckpt").parts["other"].parameters == 5
+
+
 def test_shards(tmp_path):
     write({"conv_in.weight": torch.ones(2, 4, 3, 3)}, tmp_path / "a")
     (tmp_path / "index").write_text(json.dumps({"weight_map": {"conv_in.weight": "a"}}))

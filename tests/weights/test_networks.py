@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
+from sdlib.weights.kinds import UNUSED, belongs
 from sdlib.weights.names import PREFIXES, ROWS, to_layout
 from sdlib.weights.networks import OLD, build, check_known, find, pick_config
 
@@ -174,8 +175,9 @@ def test_the_known_models_are_told_apart(name):
         (["lora_unet_down_blocks_0.lora_up.weight"], "a LoRA"),
         (["control_model.input_blocks.0.0.weight"], "a ControlNet"),
         (["string_to_param"], "a textual inversion"),
-        (["encoder.conv_in.weight"], "an autoencoder alone"),
-        (["down_blocks.0.resnets.0.conv1.weight"], "one part of a diffusers folder"),
+        (["encoder.conv_in.weight"], "an autoencoder alone: give it as vae="),
+        (["text_model.encoder.layers.0.mlp.fc1.bias"], "a text encoder alone: give it as text="),
+        (["down_blocks.0.resnets.0.conv1.weight"], "a U-Net alone: open the folder"),
         (["something.else"], "its first tensor is 'something.else'"),
         ([], "its first tensor is 'none'"),
     ],
@@ -183,6 +185,10 @@ def test_the_known_models_are_told_apart(name):
 def test_other_kinds_of_files_are_named(keys, words):
     with pytest.raises(ValueError, match=words):
         pick_config({key: torch.zeros(1) for key in keys}, "x")
+
+
+def test_what_may_be_left_behind_is_what_a_report_calls_so():
+    assert {belongs(key) for key in LEFT_BEHIND} == set(UNUSED)
 
 
 def test_another_size_is_said():
