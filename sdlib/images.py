@@ -12,6 +12,7 @@ refused before it is decoded.
 import hashlib
 import json
 import os
+import secrets
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,6 +163,10 @@ def save(image: "Image", path: str | os.PathLike) -> Path:
 
     What `image.info["sdlib"]` holds (the JSON text of an object) goes with it: into a text chunk
     of a PNG, into the EXIF comment of the others. PNG and WebP keep every pixel; JPEG does not.
+
+    Raises:
+        ValueError: for another kind of file.
+        OSError: for a folder that is not there, or cannot be written to.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -178,9 +183,13 @@ def save(image: "Image", path: str | os.PathLike) -> Path:
         exif = Image.Exif()
         exif[EXIF] = {USER_COMMENT: ASCII + json.dumps(json.loads(text)).encode("ascii")}
         options = {**options, "exif": exif}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {str(path.parent)!r} to write {path.name!r} to."
+        )
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with open(part, "wb") as file:
+        with open(part, "xb") as file:
             image.save(file, name, **options)
         os.replace(part, path)
     finally:
@@ -228,11 +237,13 @@ def _comment(image: "Image") -> str | None:
 
 
 def fingerprint(source: "str | os.PathLike | Image") -> str:
-    """The SHA-256 of a picture's size and pixels, the same for every file that holds just these."""
-    image = _read(source)
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")
-    head = f"{image.mode} {image.width} x {image.height}\n"
+    """The SHA-256 of a picture's size and pixels, upright and as 8-bit RGBA.
+
+    It is the same for every lossless file of the picture, with a palette or without.
+    """
+    image = _eight_bits(_read(source))
+    image = (image if image.has_transparency_data else image.convert("RGB")).convert("RGBA")
+    head = f"{image.width} x {image.height}\n"
     return hashlib.sha256(head.encode() + image.tobytes()).hexdigest()
 
 
@@ -247,6 +258,8 @@ def _read(source) -> "Image":
     if isinstance(source, str | os.PathLike):
         if not Path(source).exists():
             raise FileNotFoundError(f"there is no file {_name(source)}.")
+        if Path(source).is_dir():
+            raise ValueError(f"{_name(source)} is a folder; give a picture.")
     elif not isinstance(source, Image.Image):
         raise ValueError(
             f"an image must be a path or a PIL image (see to_images); got {type(source).__name__}."
@@ -279,8 +292,7 @@ def _flat(image: "Image", background: str) -> "Image":
     """8-bit RGB, with a background where there was transparency."""
     from PIL import Image
 
-    if image.mode[0] in "IF":
-        image = _eight_bits(image)
+    image = _eight_bits(image)
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, background)
         canvas.alpha_composite(image.convert("RGBA"))
@@ -289,9 +301,11 @@ def _flat(image: "Image", background: str) -> "Image":
 
 
 def _eight_bits(image: "Image") -> "Image":
-    """Grays of 16 bits, of 32, or floating: white is 65535, or else the least of WHITES."""
+    """8 bits of grays of 16, of 32, or floating: white is 65535, or else the least of WHITES."""
     from PIL import Image
 
+    if image.mode[0] not in "IF":
+        return image
     values = np.asarray(image).astype(np.float64)
     whites = WHITES[-1:] if image.mode.startswith("I;16") else WHITES
     white = next((white for white in whites if values.max() <= white), None)

@@ -1,6 +1,7 @@
 """Pictures in and out, against diffusers' image processor and files made to be difficult."""
 
 import json
+import os
 import struct
 import zlib
 
@@ -301,7 +302,7 @@ def test_files_that_are_no_picture(tmp_path, data):
 def test_things_that_are_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file 'nowhere.png'"):
         open_image("nowhere.png")
-    with pytest.raises(ValueError, match="cannot be read as a picture"):
+    with pytest.raises(ValueError, match="is a folder; give a picture"):
         open_image(tmp_path)
     with pytest.raises(ValueError, match="a path or a PIL image .*; got Tensor"):
         open_image(torch.zeros(3, 8, 8))
@@ -412,6 +413,52 @@ def test_a_fingerprint_is_of_the_pixels(tmp_path):
         image.putpalette(color)
     strangers = [fingerprint(i) for i in (other, turned, picture(mode="L"), *paints)]
     assert len({*prints, *strangers}) == 1 + len(strangers)
+
+
+def test_a_fingerprint_does_not_see_how_pixels_are_kept(tmp_path):
+    few = picture().quantize(20)
+    clear = few.copy()
+    clear.info["transparency"] = 3
+    gray, deep = picture(mode="L"), picture(mode="L").convert("I;16").point(lambda v: v * 257)
+    for kept, plain in [
+        (few, few.convert("RGB")),
+        (few, few.convert("RGBA")),
+        (clear, clear.convert("RGBA")),
+        (gray, gray.convert("RGB")),
+        (gray, gray.convert("LA")),
+        (gray, deep),
+        (picture(mode="CMYK"), picture(mode="CMYK").convert("RGB")),
+    ]:
+        file = tmp_path / ("a.tif" if kept.mode == "CMYK" else "a.png")
+        kept.save(file)
+        assert fingerprint(kept) == fingerprint(plain) == fingerprint(file)
+    assert fingerprint(clear) != fingerprint(few)
+    upright, turned = picture(), picture().transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    assert fingerprint(turned) == fingerprint(upright)
+
+
+def test_writing_side_by_side(tmp_path, monkeypatch):
+    """Two threads at one name: each writes a file of its own, and the later stays."""
+    write, names = Image.Image.save, []
+
+    def slow(self, file, *args, **options):
+        names.append(file.name)
+        if len(names) == 1:
+            save(picture(seed=2), tmp_path / "a.png")
+        write(self, file, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "save", slow)
+    save(picture(seed=1), tmp_path / "a.png")
+    assert len(set(names)) == 2 and os.listdir(tmp_path) == ["a.png"]
+    assert (pixels(open_image(tmp_path / "a.png")) == pixels(picture(seed=1))).all()
+
+
+def test_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder '.*no' to write 'a.png' to"):
+        save(picture(), tmp_path / "no" / "a.png")
+    with pytest.raises(ValueError, match="is a folder; give a picture"):
+        open_image(tmp_path)
 
 
 # --- previews ---
