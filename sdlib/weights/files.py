@@ -4,8 +4,9 @@
     write(tensors, "mine.safetensors")
 
 Tensors are views of the mapped file, so that reading costs neither time nor memory until a number
-is looked at; writing on one changes a copy in memory and never the file. The names are those in
-the file: `sdlib.weights.names` knows what they mean.
+is looked at; writing on one changes a copy in memory and never the file. A safetensors file is
+mapped window by window, and a window whose tensors are all dropped is memory no longer. The names
+are those in the file: `sdlib.weights.names` knows what they mean.
 """
 
 import json
@@ -15,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from torch import Tensor
 
 from sdlib.weights.pickles import read_pickle
 from sdlib.weights.recognize import StrPath, a, damaged, existing, quoted, recognize, some
+
+WINDOW = 64 << 20  # bytes of a safetensors file that are mapped, and let go, together
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,14 @@ def contents(path: StrPath) -> Contents:
     return Contents(kind, *read_pickle(path))
 
 
+def notes(path: StrPath) -> dict[str, str]:
+    """The notes in a safetensors header; none for files of other formats."""
+    path = existing(path)
+    if is_index(path) or recognize(path) != "safetensors":
+        return {}
+    return contents(path).metadata
+
+
 def is_index(path: StrPath) -> bool:
     """Whether a file is the index of weights in shards."""
     return _weight_map(existing(path)) is not None
@@ -96,7 +108,7 @@ def write(
         The path.
 
     Raises:
-        ValueError: for a value that is no dense tensor with numbers in it.
+        ValueError: for a name that is no text, a value that is no dense tensor with numbers in it.
         OSError: if the folder does not exist or is full.
     """
     from safetensors.torch import save_file
@@ -109,6 +121,8 @@ def write(
             f"cannot write {quoted(path)}: there is no folder {quoted(path.parent)}."
         )
     for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            raise ValueError(f"cannot write under {name!r}, {a(name)}: tensors need names.")
         if not _is_dense(tensor):
             raise ValueError(
                 f"cannot write {name!r}, {a(tensor)}: only dense tensors with numbers in them."
@@ -140,13 +154,23 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     Raises:
         ValueError: names the first such tensors and says how much of each is bad.
     """
-    bad = {name: int((~_wide(x).isfinite()).sum()) for name, x in tensors.items() if not _finite(x)}
+    bad = {
+        name: int((~_wide(x).isfinite()).sum()) for name, x in tensors.items() if not is_finite(x)
+    }
     if bad:
         sizes = [f"{name} ({n:,} of {tensors[name].numel():,})" for name, n in bad.items()]
         raise ValueError(
             f"{where} has weights that are NaN or infinite, in {some(sizes)}: it is damaged, or "
             f"its training diverged; use another copy."
         )
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether all of `x` is finite: its extremes are. (`isfinite` takes twenty times as long.)"""
+    if not x.is_floating_point() or not x.numel():
+        return True
+    low, high = _wide(x).aminmax()
+    return bool(low.isfinite() & high.isfinite())
 
 
 def sync(path: Path) -> None:
@@ -158,14 +182,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _finite(x: Tensor) -> bool:
-    """Whether all of `x` is finite: its extremes are. (`isfinite` takes twenty times as long.)"""
-    if not x.is_floating_point() or not x.numel():
-        return True
-    low, high = _wide(x).aminmax()
-    return bool(low.isfinite() & high.isfinite())
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -190,17 +206,21 @@ def _only_tensors(path: Path, found: Contents) -> dict[str, Tensor]:
 def _read_safetensors(path: Path) -> Contents:
     from safetensors import SafetensorError, safe_open
 
-    _check_header(path)
+    header = _header(path)
+    notes = header.pop("__metadata__", None) or {}
+    tensors = {}
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Contents("safetensors", tensors, metadata=dict(file.metadata() or {}))
-    except (SafetensorError, ValueError) as error:
+        windows = {name: header[name]["data_offsets"][0] // WINDOW for name in header}
+        for _, names in groupby(sorted(windows, key=windows.get), windows.get):
+            with safe_open(path, framework="pt") as file:  # a map of its own
+                tensors |= {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, TypeError) as error:
         raise damaged(path, f"a safetensors file, but {str(error)[:160]}") from error
+    return Contents("safetensors", tensors, metadata=dict(notes))
 
 
-def _check_header(path: Path) -> None:
-    """Compare the bytes that a safetensors header promises with those that are there."""
+def _header(path: Path) -> dict[str, Any]:
+    """A safetensors header; the bytes that it promises are compared with those that are there."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
@@ -212,6 +232,7 @@ def _check_header(path: Path) -> None:
     size = path.stat().st_size
     if size < promised:
         raise damaged(path, f"a safetensors file of {promised:,} bytes, but {size:,} are there")
+    return header
 
 
 def _weight_map(path: Path) -> dict[str, str] | None:

@@ -226,14 +226,11 @@ ROWS = {"unet": unet_rows, "vae": vae_rows, "text": text_rows}
 
 
 def to_layout(tensors: dict[str, Tensor], rows, layout: Layout) -> dict[str, Tensor]:
-    """Our tensors by the names, and in the shapes, of a layout. Nothing is copied."""
+    """Our tensors by the names, and in the shapes, of a layout. Nothing is copied.
+
+    The way back is `sdlib.weights.networks.find`, which does not trust what it is given.
+    """
     return {
         row.name(layout): tensors[row.ours].reshape(row.shape(tensors[row.ours].shape, layout))
         for row in rows
     }
-
-
-def from_layout(tensors: dict[str, Tensor], rows, layout: Layout) -> dict[str, Tensor]:
-    """The way back: all that the rows name, by our names and in our shapes. Nothing is copied."""
-    found = {row: tensors[row.name(layout)] for row in rows}
-    return {row.ours: x.flatten(1) if layout in row.convolution else x for row, x in found.items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
 from sdlib.models.stable_diffusion import PRESETS
-from sdlib.weights.files import check_finite
+from sdlib.weights.files import check_finite, is_finite
 from sdlib.weights.kinds import UNUSED, belongs, guess
 from sdlib.weights.names import PREFIXES, ROWS, Layout, Row
 from sdlib.weights.recognize import some
@@ -149,27 +149,41 @@ def check_known(tensors: Mapping[str, Tensor], used: set[str], where: str) -> No
     _none(f"{where} has tensors that sdlib knows no place for:", left)
 
 
-def build(part: str, config, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
+def build(part: str, config, tensors: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
     """A network, ready to be asked, whose weights are `tensors` (our names) in a precision.
 
-    Where a tensor already has it, it is taken as it is, mapped from its file or not.
+    Raises:
+        ValueError: as for `cast`.
+    """
+    with torch.device("meta"):
+        network = NETWORKS[part](config)
+    network.load_state_dict(cast(part, tensors, dtype), assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def cast(part: str, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights of a part in a precision, for which `tensors` is emptied.
+
+    A tensor that has the precision already is taken as it is, mapped from its file or not. Others
+    are dropped as soon as they are converted, in the order of their file, so that only a window
+    of the file is in memory beside what is made of it.
 
     Raises:
         ValueError: for weights that are NaN or infinite, or too large for the precision.
     """
-    with torch.device("meta"):
-        network = NETWORKS[part](config)
-    ready = {name: x.to(dtype) for name, x in tensors.items()}
-    try:
-        check_finite(ready, f"the {WORDS[part]}")
-    except ValueError:
-        check_finite(tensors, f"the {WORDS[part]}")
-        raise ValueError(
-            f"the {WORDS[part]} has weights too large for {str(dtype).removeprefix('torch.')}: "
-            "load it in float32 or bfloat16."
-        ) from None
-    network.load_state_dict(ready, assign=True)
-    return network.eval().requires_grad_(False)
+    ready, bad = {}, {}
+    for name in sorted(tensors, key=lambda name: tensors[name].data_ptr()):
+        x = tensors.pop(name)
+        ready[name] = x.to(dtype)
+        if not is_finite(ready[name]):
+            bad[name] = x
+    check_finite(bad, f"the {WORDS[part]}")
+    _none(
+        f"the {WORDS[part]} has weights too large for {str(dtype).removeprefix('torch.')} (take "
+        "float32 or bfloat16):",
+        list(bad),
+    )
+    return ready
 
 
 def _without_ones(shape: torch.Size) -> tuple[int, ...]:

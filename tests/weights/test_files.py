@@ -114,6 +114,33 @@ def test_only_numbers_are_written(tmp_path, value):
     assert not os.listdir(tmp_path)
 
 
+def test_tensors_need_names(tmp_path):
+    with pytest.raises(ValueError, match="cannot write under 1, an int: tensors need names"):
+        write({1: torch.ones(2)}, tmp_path / "x")
+    assert not os.listdir(tmp_path)
+
+
+def test_what_is_dropped_is_memory_no_longer(tmp_path, monkeypatch):
+    if not os.path.exists("/proc/self/smaps"):
+        pytest.skip("maps are counted through /proc")
+    monkeypatch.setattr("sdlib.weights.files.WINDOW", 1 << 20)
+    path = write({f"x{i}": torch.ones(1 << 20) for i in range(8)}, tmp_path / "x")  # of 4 MB
+    tensors = read(path)
+    for name in list(tensors):
+        assert tensors.pop(name).sum() == 1 << 20
+        assert pages(path) <= 4 << 20
+
+
+def pages(path):
+    """Bytes of a file that are in this process's memory."""
+    with open("/proc/self/smaps") as maps:
+        mine, size = False, 0
+        for line in maps:
+            mine = str(path) in line if "-" in line.split()[0] else mine
+            size += int(line.split()[1]) << 10 if mine and line.startswith("Rss:") else 0
+    return size
+
+
 def test_places_that_cannot_be_written_to(tmp_path):
     with pytest.raises(FileNotFoundError, match="cannot write .*: there is no folder"):
         write(TENSORS, tmp_path / "no" / "x")
