@@ -6,8 +6,9 @@
     for frame in sd.sample("the same, at dawn", steps=20):
         frame.preview()[0]
 
-What is asked is checked in `request`, the networks are asked in `parts`, what is seen on the way is
-a `frame`, and `stable_diffusion` composes them with the samplers and guidance of `sdlib.diffusion`.
+What is asked is checked in `request`, the networks are asked in `parts`, `unet` makes a denoiser of
+one, what is seen on the way is a `frame`, and `stable_diffusion` composes these with the samplers
+and guidance of `sdlib.diffusion`.
 """
 
 from sdlib.pipeline.frame import Frame

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LARGE = 1e10  # beyond this, float32 cannot hold the squares that norms sum up
 NAMES = {"text": "text encoder", "unet": "U-Net", "vae": "autoencoder"}
 
@@ -32,6 +33,8 @@ class Parts:
         self.device, self.offload = pick_device(device), offload
         for network in self.networks.values():
             network.to("cpu" if offload else self.device)
+            if next(network.parameters()).dtype != torch.float32:
+                network.to(memory_format=torch.channels_last)  # what kernels for halves are fast in
 
     def ask(self, part: str, f: Callable, *inputs: Any) -> Tensor:
         """`f(network, *inputs)`, where the network runs and in its precision.
@@ -63,8 +66,8 @@ class Parts:
                 f"the {NAMES[part]} gave NaN or infinity in float32; its weights must be damaged."
             )
         warnings.warn(
-            f"the {NAMES[part]} overflowed in {str(like.dtype).removeprefix('torch.')}; from here "
-            "on it runs in float32.",
+            f"the {NAMES[part]} overflowed in {short(like.dtype)}; from here on "
+            "it runs in float32.",
             stacklevel=2,
         )
         network.float()
@@ -85,6 +88,22 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         mps = "mps" if torch.backends.mps.is_available() else "cpu"
         device = "cuda" if torch.cuda.is_available() else mps
     return torch.device(device)
+
+
+def usable(device: str | torch.device | None) -> torch.device:
+    """`pick_device`, if torch can compute there; otherwise an error that says why not."""
+    try:
+        picked = pick_device(device)
+        torch.ones(1, device=picked).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        why = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+        raise ValueError(f"the device {str(device)!r} cannot be used here: {why}.") from None
+    return picked
+
+
+def short(dtype: torch.dtype | str) -> str:
+    """A precision's name."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _like(value: Any, parameter: Tensor) -> Any:

@@ -99,7 +99,7 @@ class Request:
 
 def make_request(
     schedule: Schedule,
-    model: str,
+    made_by: Mapping[str, str],
     prompt: str | Sequence[str],
     negative_prompt: str | Sequence[str],
     image: "Picture | None",
@@ -117,6 +117,8 @@ def make_request(
     long_prompt: str,
 ) -> Request:
     """Check and complete what `StableDiffusion.sample` was asked; see there.
+
+    `made_by` is told with the settings.
 
     Raises:
         ValueError, OSError: as there.
@@ -155,7 +157,7 @@ def make_request(
         grid = grid[len(grid) - left :] if left else None
     if hidden is not None:
         settings |= {"mask": images.fingerprint(mask)}
-    settings |= {"model": model, "sdlib": __version__}
+    settings |= {**made_by, "sdlib": __version__}
     return Request([job | settings for job in each], walk, grid, picture, hidden)
 
 

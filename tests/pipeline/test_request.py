@@ -30,7 +30,9 @@ def ask(prompt="a cat", negative_prompt="", image=None, mask=None, **settings):
         "count": 1,
         "long_prompt": "cut",
     }
-    return make_request(S, "model", prompt, negative_prompt, image, mask, **(defaults | settings))
+    return make_request(
+        S, {"model": "model"}, prompt, negative_prompt, image, mask, **(defaults | settings)
+    )
 
 
 # --- what is made of it ---

@@ -343,12 +343,13 @@ def test_parameters_repeat_a_picture(sd, kind):
     pictures = sd.generate(["a cat", "a dog"], count=2, steps=3, progress=False, **asked)
     assert len(pictures) == 4
     told = json.loads(pictures[3].info["sdlib"])
-    assert told["prompt"] == "a dog" and told["model"] == "tiny"
+    assert told["prompt"] == "a dog"
+    assert told["model"] == "tiny" and told["dtype"] == "float32" and "vae" not in told
     for source in ("image", "mask"):
         if source in told:
             assert told[source] == images.fingerprint(asked[source])
             told[source] = asked[source]
-    again = {key: told[key] for key in told if key not in ("model", "sdlib")}
+    again = {key: told[key] for key in told if key not in ("model", "dtype", "sdlib")}
     (picture,) = sd.generate(**again, progress=False)
     off = np.abs(np.asarray(picture, int) - np.asarray(pictures[3], int))
     assert off.max() <= 1 and json.loads(picture.info["sdlib"]) == json.loads(
@@ -420,11 +421,63 @@ def test_saved_and_loaded(sd, name, tmp_path):
 
 def test_loaded_in_half_precision(sd, tmp_path):
     sd.save(tmp_path / "half", torch.float16)
-    again = StableDiffusion.load(tmp_path / "half", device="cpu", dtype=torch.bfloat16)
+    again = StableDiffusion.load(tmp_path / "half", device="cpu", dtype="bfloat16")
+    assert again.made_by == {"model": "half", "dtype": "bfloat16"}
     assert {p.dtype for n in again.parts.networks.values() for p in n.parameters()} == {
         torch.bfloat16
     }
     assert off(last(again, guidance_scale=2.0), last(sd, guidance_scale=2.0)) < 0.15
+
+
+def test_swapped_parts_are_told(sd, tmp_path):
+    sd.save(tmp_path / "one")
+    paths = {"vae": tmp_path / "one" / "vae", "text": tmp_path / "one/"}
+    again = StableDiffusion.load(tmp_path / "one", device="cpu", **paths)
+    (frame, *_) = again.sample("a", steps=2, seed=1, **SIZE)
+    told = frame.parameters[0]
+    assert (told["model"], told["vae"], told["text"]) == ("one", "vae", "one")
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"dtype": "half"}, "unknown dtype 'half'; choose one of: float32, float16, bfloat16"),
+        ({"dtype": torch.int8}, "unknown dtype 'int8'; choose one of: float32"),
+        ({"device": "gpu"}, "the device 'gpu' cannot be used here: Expected one of cpu"),
+        ({"device": "cuda:99"}, "the device 'cuda:99' cannot be used here: "),
+        ({"device": "mps:7"}, "the device 'mps:7' cannot be used here: "),
+        ({"device": "meta"}, "the device 'meta' cannot be used here: "),
+    ],
+)
+def test_where_and_how_are_checked_before_anything_is_read(options, says, tmp_path):
+    with pytest.raises(ValueError, match=says) as caught:
+        StableDiffusion.load(tmp_path / "nowhere", **options)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+class Bare:
+    """The least of a tokenizer: another library's, called as ours."""
+
+    def __init__(self, other):
+        self.other = other
+
+    def __call__(self, texts, long_prompt):
+        options = {"padding": "max_length", "max_length": 77, "truncation": True}
+        return self.other(texts, return_tensors="pt", **options).input_ids
+
+
+def test_a_tokenizer_of_transformers(sd, tmp_path):
+    from transformers import CLIPTokenizer
+
+    for name, text in sd.tokenizer.files().items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    other = Bare(CLIPTokenizer.from_pretrained(tmp_path))
+    networks = sd.parts.networks
+    beside = StableDiffusion(sd.config, **networks, tokenizer=other, device="cpu")
+    assert torch.equal(last(beside, "a red cube"), last(sd, "a red cube"))
+    assert beside.save(tmp_path / "model.safetensors") is None
+    with pytest.raises(ValueError, match="tokenizer"):
+        beside.save(tmp_path / "folder")
 
 
 @pytest.mark.full
