@@ -38,10 +38,11 @@ def tensor(out):
 @pytest.mark.parametrize("part", ["text", "unet", "encode", "decode"])
 def test_all_sides_compute_the_same(part, folder):
     pytest.importorskip("diffusers")
-    ours, *theirs = (
+    ours, packed, *theirs = (
         tensor(benchmark.prepare(job(part, side, folder))()) for side in benchmark.SIDES
     )
     scale = 0.18215 if part == "encode" else 1.0  # ours is inside
+    torch.testing.assert_close(packed, ours, rtol=1e-4, atol=1e-4)
     for other in theirs:
         torch.testing.assert_close(ours, scale * other, rtol=1e-4, atol=1e-4)
 
@@ -49,7 +50,7 @@ def test_all_sides_compute_the_same(part, folder):
 def test_whole_images_are_the_same(folder):
     pytest.importorskip("diffusers")
     (ours,), (theirs,) = (
-        benchmark.prepare(job("image", side, folder))() for side in benchmark.SIDES[:2]
+        benchmark.prepare(job("image", side, folder))() for side in ("ours", "theirs")
     )
     assert ours.size == (64, 64)
     assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 1
@@ -73,14 +74,20 @@ def test_jobs_run_in_turns_and_the_least_counts():
         asked.append(job.side)
         return {"seconds": next(times), "peak": 1.0}
 
-    jobs = [Job("unet", side) for side in benchmark.SIDES[:2]]
+    jobs = [Job("unet", side) for side in ("ours", "theirs")]
     found = benchmark.compare(jobs, 2, run)
     assert asked == ["ours", "theirs"] * 2 and [f["seconds"] for f in found] == [2.0, 5.0]
 
 
-def test_a_ratio_is_to_their_better_side():
-    figures = [{"seconds": s, "peak": p} for s, p in ((2.0, 3.0), (8.0, 4.0), (4.0, 6.0))]
+def test_ratios_are_of_our_better_side_to_theirs():
+    times, peaks = (2.0, 1.0, 8.0, 4.0), (3.0, 5.0, 4.0, 6.0)
+    figures = {
+        side: {"seconds": s, "peak": p}
+        for side, s, p in zip(benchmark.SIDES, times, peaks, strict=True)
+    }
     cells = benchmark.row(Job("unet", "ours"), figures, matmul=1.61)
-    assert cells == ["unet", "2", "8", "4", "0.50", "50%", "3.00", "4.00", "0.75"]
+    head = ["unet", "2", "1", "8", "4", "0.12", "0.25", "100%"]
+    assert cells == [*head, "3.00", "5.00", "4.00", "6.00", "0.75", "0.75"]
     assert len(cells) == len(benchmark.HEAD)
-    assert len(benchmark.row(Job("text", "ours"), figures[:2], matmul=0.0)) == len(benchmark.HEAD)
+    two = {side: figures[side] for side in ("ours", "theirs")}
+    assert len(benchmark.row(Job("text", "ours"), two, matmul=0.0)) == len(benchmark.HEAD)
