@@ -3,11 +3,14 @@
 import os
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
+
+from sdlib.commands import named
 
 NUMBER = (int, float)
 # The settings of a picture, which it carries and `--like` takes up: their types, and for those
@@ -26,19 +29,22 @@ SETTINGS = {
     "long_prompt": (str, "what to do with more than 75 tokens: cut (default) or chunk"),
 }
 SOURCES = ("image", "mask")  # of a picture, which carries their fingerprints only
+# What else a picture was made by, which it carries to be compared.
+MADE_BY = {"model": "model", "vae": "autoencoder", "text": "text encoder", "dtype": "precision"}
 
 
 def register(commands) -> None:
     """Add the command to the command line."""
     one = commands.add_parser("generate", help="pictures from a prompt, with Stable Diffusion")
     add = one.add_argument
-    add("prompt", nargs="?", metavar="PROMPT", help="what to show, in quotes")
+    add("prompt", nargs="*", metavar="PROMPT", help="what to show, best in quotes")
     add("--model", metavar="PATH", required=True,
         help="a checkpoint: a file, a diffusers folder, or a hub's owner/name")  # fmt: skip
     add("--vae", metavar="PATH", help="take the autoencoder from here")
+    add("--text", metavar="PATH", help="take the text encoder from here")
     add("--out", metavar="PATH",
         help="a .png, .jpg or .webp, which is replaced, or a folder; by default a new name made "
-             "of prompt and seed, here")  # fmt: skip
+             "of prompt and seed, here; of several pictures, name-1.png is the first")  # fmt: skip
     add("--like", metavar="PATH", type=Path,
         help="take the settings of a picture made by sdlib; options go first")  # fmt: skip
     add("--image", metavar="PATH", type=Path, help="a picture to start from")
@@ -59,30 +65,32 @@ def register(commands) -> None:
 
 def generate(args) -> int:
     """Check all that can be checked, open the model, sample, write, and say where."""
+    given = vars(args) | {"prompt": " ".join(args.prompt) if args.prompt else None}
     names = (*SETTINGS, *SOURCES, "count")
-    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    settings = {name: given[name] for name in names if given[name] is not None}
+    carried = {}
     if args.like:
-        settings = settings_of(args.like, settings, args.model) | settings
+        carried, taken = settings_of(args.like, settings)
+        settings = taken | settings
     if "prompt" not in settings:
         raise ValueError('say what to show: sdlib generate "a lighthouse in a storm" --model PATH.')
     check(args, settings)
 
     import torch
 
-    from sdlib.images import parameters
     from sdlib.pipeline import StableDiffusion
 
-    dtype = args.dtype and getattr(torch, args.dtype)
-    other = {"vae": args.vae} if args.vae else {}
+    other = {part: getattr(args, part) for part in ("vae", "text") if getattr(args, part)}
     bar = sys.stderr.isatty()
     with plain_warnings():
         try:
             sd = StableDiffusion.load(
-                args.model, device=args.device, dtype=dtype, offload=args.offload, progress=bar,
-                **other,
+                args.model, device=args.device, dtype=args.dtype, offload=args.offload,
+                progress=bar, **other,
             )  # fmt: skip
             if args.save_memory:
                 sd.save_memory()
+            compare(args.like, carried, sd.made_by)
             pictures = sd.generate(**settings, progress=bar)
         except torch.cuda.OutOfMemoryError:
             raise ValueError(
@@ -90,19 +98,26 @@ def generate(args) -> int:
                 "smaller, or add --offload, --save-memory or --dtype float16."
             ) from None
     for number, picture in enumerate(pictures, start=1):
-        made = parameters(picture)
-        path = write(picture, args.out, number if len(pictures) > 1 else None, made)
-        print(f"{path}: seed {made['seed']}, {picture.width} x {picture.height}")
+        keep(picture, args.out, number if len(pictures) > 1 else None)
     return 0
 
 
-def settings_of(like: Path, given: dict, model: str) -> dict:
-    """The settings that a picture carries. What it was made from must be given again."""
+def settings_of(like: Path, given: dict) -> tuple[dict, dict]:
+    """All that a picture carries, and the settings in it that are not given.
+
+    What it was made from must be given again, and what has no name must be chosen.
+    """
     from sdlib.images import fingerprint, parameters
 
     carried = parameters(like)
     settings = {name: carried[name] for name in SETTINGS if carried.get(name) is not None}
+    settings = {name: value for name, value in settings.items() if name not in given}
     for name, value in settings.items():
+        if isinstance(value, dict) and "own" in value:
+            raise ValueError(
+                f"{str(like)!r} was made with a {name} of its maker's own, {value['own']!r:.50}, "
+                f"which cannot be repeated from here; choose one with --{name}."
+            )
         if not isinstance(value, SETTINGS[name][0]):
             raise ValueError(f"the {name} in {str(like)!r} cannot be {value!r:.50}.")
     for source in SOURCES:
@@ -112,21 +127,32 @@ def settings_of(like: Path, given: dict, model: str) -> dict:
             raise ValueError(f"{str(like)!r} was made from {what}; give that with --{source}.")
         if source in given and fingerprint(given[source]) != expected:
             note(f"--{source} is not what {str(like)!r} was made from.")
-    name = re.split(r"[/\\]", model.rstrip("/\\"))[-1]
-    if carried.get("model", name) != name:
-        note(f"{str(like)!r} was made by {carried['model']!r:.80}, and this is another model.")
-    return settings
+    return carried, settings
+
+
+def compare(like: Path | None, carried: dict, here: dict) -> None:
+    """Note what a picture was made by that is not so here."""
+    for key, what in MADE_BY.items():
+        before, now = carried.get(key), here.get(key)
+        if "model" in carried and before != now:
+            before, now = (repr(x)[:80] if x else "the model's own" for x in (before, now))
+            note(f"{str(like)!r} was made with another {what}: {before}, which here is {now}.")
 
 
 def check(args, settings: dict) -> None:
     """What would be a pity to hear of only when the model is loaded, or the picture is done."""
-    import torch
-
-    from sdlib.diffusion import schedule
+    from sdlib.diffusion import SAMPLERS, schedule
     from sdlib.images import WRITES, check_suffix
     from sdlib.pipeline import StableDiffusion
+    from sdlib.pipeline.parts import usable
     from sdlib.pipeline.request import make_request
 
+    if not args.model.strip():
+        raise ValueError("--model is empty; give a file, a folder, or a hub's owner/name.")
+    if args.strength is not None and "image" not in settings:
+        raise ValueError("--strength says how far to go from an image; give that with --image.")
+    if "sampler" in settings:
+        settings["sampler"] = named("sampler", settings["sampler"], SAMPLERS)
     asked = signature(StableDiffusion.sample).bind(None, **settings)
     asked.apply_defaults()
     known = signature(make_request).parameters
@@ -134,19 +160,20 @@ def check(args, settings: dict) -> None:
         warnings.simplefilter("ignore")  # they come again when it is done
         make_request(
             schedule("scaled_linear"),
-            args.model,
+            {},
             **{name: value for name, value in asked.arguments.items() if name in known},
         )
-    if args.device:
-        try:
-            torch.empty(1, device=args.device)
-        except (RuntimeError, AssertionError, ImportError) as error:
-            why = str(error).strip().split("\n")[0].rstrip(".")
-            raise ValueError(f"--device {args.device!r} cannot be used here: {why}.") from None
+    usable(args.device)
     if args.out:
         if Path(args.out).suffix.lower() not in WRITES and not is_folder(args.out):
             check_suffix(args.out)
-        folder(args.out).mkdir(parents=True, exist_ok=True)
+        try:
+            folder(args.out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"--out needs the folder {str(folder(args.out))!r}, which cannot be made: "
+                f"{error.strerror}."
+            ) from None
     if not os.access(folder(args.out), os.W_OK):
         raise ValueError(f"nothing can be written to {str(folder(args.out).resolve())!r}.")
 
@@ -163,8 +190,27 @@ def folder(out: str | None) -> Path:
     return Path(out) if is_folder(out) else Path(out).parent
 
 
+def keep(picture, out: str | None, number: int | None) -> None:
+    """Write a picture, and say where; if --out fails by now, in a new folder for what is passing.
+
+    Args:
+        picture: with its parameters.
+        out: --out.
+        number: tells several pictures apart; None if it is the only one.
+    """
+    from sdlib.images import parameters
+
+    made = parameters(picture)
+    try:
+        path = write(picture, out, number, made)
+    except OSError as error:
+        path = write(picture, f"{tempfile.mkdtemp(prefix='sdlib-')}/", None, made)
+        note(f"{error} The picture is in {str(path)!r} instead.")
+    print(f"{path}: seed {made['seed']}, {picture.width} x {picture.height}", flush=True)
+
+
 def write(picture, out: str | None, number: int | None, made: dict) -> Path:
-    """Save a picture where --out says; `number` tells several apart."""
+    """Save a picture where --out says; returns its path."""
     from sdlib.images import save
 
     if out is not None and not is_folder(out):

@@ -62,7 +62,7 @@ def describe(path: str | Path, check: bool = False) -> list[str]:
     from sdlib.images import WRITES, parameters
     from sdlib.weights.files import is_index
 
-    file = Path(path)
+    file = Path(path).expanduser()
     if not file.exists():
         return shipped(str(path))
     if file.suffix == ".json" and not is_index(file):

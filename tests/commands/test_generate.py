@@ -19,7 +19,12 @@ from sdlib.pipeline import StableDiffusion
 class Stand(StableDiffusion):
     """A pipeline without networks."""
 
-    asked, loaded, saving = {}, {}, False
+    asked, loaded, saving, swapped, dtype = {}, {}, False, {}, "float32"
+
+    @property
+    def made_by(self):
+        model = str(Stand.loaded["source"]).rstrip("/").split("/")[-1]
+        return {"model": model, **Stand.swapped, "dtype": Stand.dtype}
 
     @classmethod
     def load(cls, source, **options):
@@ -31,7 +36,7 @@ class Stand(StableDiffusion):
 
     def generate(self, prompt, progress=True, **settings):
         Stand.asked = {"prompt": prompt, **settings}
-        made = {"negative_prompt": "", "steps": 50, "model": "v1-5.safetensors", "spacing": None}
+        made = {"negative_prompt": "", "steps": 50, "spacing": None, **self.made_by}
         made |= {"guidance_scale": 7.5, "strength": 0.8, "sampler": "plms", **Stand.asked}
         for source in ("image", "mask"):
             if source in made:
@@ -99,7 +104,18 @@ def test_every_option_arrives(tmp_path):
         "long_prompt": "chunk",
     }
     words = [str(w) for k, v in options.items() for w in (f"--{k.replace('_', '-')}", v)]
-    more = ["--image", "photo.png", "--mask", "mask.png", "--negative", "blur", "--vae", "v.pt"]
+    more = [
+        "--image",
+        "photo.png",
+        "--mask",
+        "mask.png",
+        "--negative",
+        "blur",
+        "--vae",
+        "v.pt",
+        "--text",
+        "t.pt",
+    ]
     where = ["--device", "cpu", "--dtype", "bfloat16", "--offload", "--save-memory"]
     assert generate("a cat", *words, *more, *where) == 0
     said = {k: str(v) if k in ("image", "mask") else v for k, v in Stand.asked.items()}
@@ -109,7 +125,8 @@ def test_every_option_arrives(tmp_path):
         "image": "photo.png",
         "mask": "mask.png",
     }
-    assert Stand.loaded["dtype"] is torch.bfloat16 and Stand.loaded["offload"] and Stand.saving
+    assert Stand.loaded["dtype"] == "bfloat16" and Stand.loaded["text"] == "t.pt"
+    assert Stand.loaded["offload"] and Stand.saving
     assert Stand.loaded["device"] == "cpu" and Stand.loaded["vae"] == "v.pt"
 
 
@@ -210,7 +227,35 @@ def test_another_model_is_noted(capsys):
     generate("a cat", "--out", "a.png")
     for model, notes in [("x/v1-5.safetensors/", 0), ("x/inkpunk.ckpt", 1)]:
         assert cli.main(["generate", "--like", "a.png", "--model", model]) == 0
-        assert capsys.readouterr().err.count("was made by 'v1-5.safetensors', and this") == notes
+        says = "note: 'a.png' was made with another model: 'v1-5.safetensors', which here is 'ink"
+        assert capsys.readouterr().err.count(says) == notes
+
+
+def test_other_parts_and_another_precision_are_noted(capsys, monkeypatch):
+    monkeypatch.setattr(Stand, "swapped", {"vae": "ft-mse"})
+    generate("a cat", "--out", "a.png")
+    assert generate("--like", "a.png") == 0 and capsys.readouterr().err == ""
+    monkeypatch.setattr(Stand, "swapped", {"text": "other"})
+    monkeypatch.setattr(Stand, "dtype", "float16")
+    assert generate("--like", "a.png") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"sdlib: note: 'a.png' was made with another {what}."
+        for what in (
+            "autoencoder: 'ft-mse', which here is the model's own",
+            "text encoder: the model's own, which here is 'other'",
+            "precision: 'float32', which here is 'float16'",
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", ["sampler", "spacing"])
+def test_a_function_of_ones_own_is_not_repeated(capsys, name):
+    picture = Image.new("RGB", (8, 8))
+    picture.info["sdlib"] = json.dumps({"prompt": "a", name: {"own": "straight"}})
+    save(picture, "a.png")
+    message = f"'a.png' was made with a {name} of its maker's own, 'straight', which cannot be rep"
+    assert message in refused(capsys, "--like", "a.png")
+    assert generate("--like", "a.png", f"--{name}", "karras" if name == "spacing" else "ddim") == 0
 
 
 @pytest.mark.parametrize("bad", [{"steps": "fifty"}, {"prompt": ["a"]}, {"seed": 0.5}])
@@ -238,21 +283,55 @@ def test_pictures_that_say_nothing(capsys):
         (["x", "--image", "nowhere.png"], "there is no file 'nowhere.png'."),
         (["x", "--mask", "nowhere.png"], "a mask says what to repaint in an image; give the im"),
         (["x", "--width", "100"], "width must be a multiple of 8; got 100, and 96 would do."),
-        (["x", "--strength", "2"], "strength must lie between 0 (keep the image) and 1"),
+        (
+            ["x", "--strength", "2", "--image", "photo.png"],
+            "strength must lie between 0 (keep the image) and 1",
+        ),
         (["x", "--spacing", "wide"], "unknown spacing 'wide'; choose one of: "),
         (["x", "--out", "cat.gif"], "must end in .png, .jpg, .jpeg, .webp; got 'cat.gif'."),
         (["x", "--out", "cat"], "must end in .png, .jpg, .jpeg, .webp; got 'cat'."),
-        (["x", "--device", "gpu"], "--device 'gpu' cannot be used here: Expected one of cpu"),
+        (["x", "--device", "gpu"], "the device 'gpu' cannot be used here: Expected one of cpu"),
+        (["x", "--device", "meta"], "the device 'meta' cannot be used here: "),
+        (["x", "--long-prompt", "wrap"], "unknown long_prompt 'wrap'; choose one of: cut, chunk"),
+        (["x", "--strength", "0.5"], "--strength says how far to go from an image; give that"),
+        (["x", "--image", "."], "'.' is a folder; give a picture."),
+        (["x", "--model", ""], "--model is empty; give a file"),
     ],
 )
 def test_user_errors_are_one_sentence(capsys, arguments, message):
+    paint("photo.png")
     assert message in refused(capsys, *arguments)
-    assert not os.listdir()
+    assert os.listdir() == ["photo.png"]
 
 
 def test_a_folder_that_cannot_be(capsys):
     paint("file.png")
-    assert "File exists" in refused(capsys, "x", "--out", "file.png/cat.png")
+    for out in ("file.png/cat.png", "file.png/deep/cat.png"):
+        message = refused(capsys, "x", "--out", out)
+        assert "--out needs the folder 'file.png" in message and "which cannot be made: " in message
+
+
+def test_a_picture_that_cannot_be_written_is_kept_elsewhere(capsys, monkeypatch, tmp_path):
+    """And does not take the others with it."""
+
+    def full(picture, path):
+        if str(path) == "cat-1.png":
+            raise OSError("no space left on device.")
+        return save(picture, path)
+
+    monkeypatch.setattr("sdlib.images.save", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert generate("a cat", "--seed", 4, "--count", 2, "--out", "cat.png") == 0
+    captured = capsys.readouterr()
+    assert "note: no space left on device. The picture is in" in captured.err
+    first, second = captured.out.splitlines()
+    assert parameters(first.split(": seed")[0])["seed"] == 4
+    assert second == "cat-2.png: seed 5, 16 x 8"
+
+
+def test_a_prompt_without_quotes_and_a_sampler_with_a_hyphen():
+    assert generate("a", "red", "cat", "--sampler", "Euler-Ancestral", "--steps", 3) == 0
+    assert Stand.asked["prompt"] == "a red cat" and Stand.asked["sampler"] == "euler_ancestral"
 
 
 def test_a_folder_that_is_not_ours(capsys, monkeypatch):

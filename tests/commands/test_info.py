@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sdlib import __main__ as cli
+from sdlib.commands.info import describe
 from sdlib.images import save
 
 MADE = {"prompt": "a cat, 猫", "steps": 7, "model": None}
@@ -114,3 +115,10 @@ def test_a_reader_who_has_seen_enough():
     run.stdout.close()
     assert run.stderr.read() == b"" and run.wait() == 0
     run.stderr.close()
+
+
+def test_a_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "a.json").write_text('{"steps": 3}')
+    assert describe("~/a.json") == ["steps  3"]
