@@ -5,10 +5,11 @@
     python benchmarks/sd15.py --only unet decode --threads 1
 
 Both open the same folder of random weights. Each figure comes from a fresh process, ours and theirs
-in turns; in it, one call warms up and the fastest of the next is taken. Ours is measured as it comes
-and packed (`StableDiffusion.pack`), diffusers as it comes (evaluation mode, its fused attention,
-which it takes by itself) and in channels-last. "ratio" is our faster time over theirs as it comes,
-"to best" over their faster; of memory, ours as it comes is compared. Networks run in `torch.inference_mode`.
+in turns; in it, one call warms up and the fastest of the next is taken. Ours is measured as it
+comes and packed (`StableDiffusion.pack`), diffusers as it comes (evaluation mode, its fused
+attention, which it takes by itself) and in channels-last. "ratio" is our faster time over theirs as
+it comes, "to best" over their faster; of memory, ours as it comes is compared. Networks run in
+`torch.inference_mode`.
 
 Times are of the clock. With `--threads 1` they are of the processor, which a busy machine disturbs
 less. Where there is a CUDA device, float16 is measured on it, plain and compiled.

@@ -19,7 +19,6 @@ class DiTConfig:
     Attributes:
         channels: of an image (4 for latents).
         out_channels: 8 where it predicts a variance as well, as DiT-XL/2 does.
-        size: pixels a side that positions are counted for.
         patch: pixels a side of a token.
         width, depth, heads: of the transformer.
         classes: how many classes it knows, with one more for none; 0 for no classes.
@@ -28,7 +27,6 @@ class DiTConfig:
 
     channels: int = 4
     out_channels: int = 8
-    size: int = 32
     patch: int = 2
     width: int = 1152
     depth: int = 28
@@ -37,11 +35,8 @@ class DiTConfig:
     text_width: int = 0
 
     def __post_init__(self):
-        if self.size % self.patch or self.width % 4:
-            raise ValueError(
-                f"size must be a multiple of patch, and width of 4; got {self.size}, {self.patch} "
-                f"and {self.width}."
-            )
+        if self.width % 4:
+            raise ValueError(f"width must be a multiple of 4; got {self.width}.")
         if self.classes and self.text_width:
             raise ValueError(
                 "a DiT looks at classes or at text, not at both; set classes or text_width to 0."
@@ -55,7 +50,7 @@ class DiTConfig:
     @classmethod
     def tiny(cls, **changes) -> "DiTConfig":
         """A few thousand parameters in the same shape, for tests; `changes` are fields."""
-        sizes = {"size": 8, "width": 32, "depth": 2, "heads": 4, "classes": 10}
+        sizes = {"width": 32, "depth": 2, "heads": 4, "classes": 10}
         return cls(**{**sizes, "out_channels": 4, **changes})
 
 

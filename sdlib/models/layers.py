@@ -19,7 +19,8 @@ PORTION = 1024  # tokens whose wide vectors fit a processor's cache
 def time_embedding(t: Tensor, width: int) -> Tensor:
     """`t [b]` -> `[b, width]`, float32: cosines, then sines, of t at falling frequencies.
 
-    Frequency i is 10000^(-i / (width / 2)) (Vaswani et al. 2017, section 3.5, as Ho et al. 2020).
+    Frequency i is 10000^(-i / (width / 2)), after Vaswani et al. 2017, section 3.5. (DDPM's own
+    code puts the sines first and spreads the frequencies a little further.)
     """
     half = width // 2
     i = torch.arange(half, dtype=torch.float32, device=t.device)

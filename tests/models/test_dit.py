@@ -107,8 +107,7 @@ def test_half_precision(dtype, limit):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"patch": 3}, "size must be a multiple of patch"),
-        ({"width": 30}, "and width of 4"),
+        ({"width": 30}, "width must be a multiple of 4; got 30"),
         ({"text_width": 16}, "classes or at text, not at both"),
         ({"heads": 5}, "multiple of heads; got 32 and 5"),
     ],

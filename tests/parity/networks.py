@@ -152,15 +152,15 @@ def text_reference(config) -> nn.Module:
         return getattr(transformers, kind)(theirs)
 
 
-def dit_reference(config) -> nn.Module:
-    """diffusers' DiT of our config; its norms and frequencies are set to the paper's code."""
+def dit_reference(config, size=8) -> nn.Module:
+    """diffusers' DiT of our config, for images of a size; its norms and frequencies are set to the paper's code."""
     net = diffusers.DiTTransformer2DModel(
         num_attention_heads=config.heads,
         attention_head_dim=config.width // config.heads,
         in_channels=config.channels,
         out_channels=config.out_channels,
         num_layers=config.depth,
-        sample_size=config.size,
+        sample_size=size,
         patch_size=config.patch,
         num_embeds_ada_norm=config.classes,
         norm_eps=1e-6,

@@ -150,13 +150,13 @@ def test_text_skips_layers(config):
 # --- the diffusion transformer --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"out_channels": 8, "size": 12, "width": 48}])
-def test_dit(changes):
+@pytest.mark.parametrize("size, changes", [(8, {}), (12, {"out_channels": 8, "width": 48})])
+def test_dit(size, changes):
     config = DiTConfig.tiny(**changes)
-    net, theirs = made(DiT, config), dit_reference(config)
+    net, theirs = made(DiT, config), dit_reference(config, size)
     theirs.load_state_dict(dit_tensors(net), assign=True)
     theirs.eval()  # labels are dropped in training only
-    x, t = numbers("x", 3, 4, config.size, config.size), torch.tensor([0, 500, 999])
+    x, t = numbers("x", 3, 4, size, size), torch.tensor([0, 500, 999])
     for labels in (torch.tensor([0, 3, 9]), torch.tensor([10, 10, 10])):
         assert error(net(x, t, labels), theirs(x, t, labels).sample) < TOLERANCE
     assert error(net(x, t), theirs(x, t, labels).sample) < TOLERANCE  # none is the last class
