@@ -39,30 +39,36 @@ class Tokenizer:
     """Text to ids and back, by a table of merges.
 
     Ids are numbered as CLIP's: the 256 letters, the same with the mark, one symbol a merge, the
-    start token and, last, the end token, which also fills what is left of a window.
+    start token and, last, the end token.
 
     Args:
         merges: pairs of symbols, in the order in which they are joined.
         cleaning: "hf" or "openai", see `sdlib.text.cleaning`.
         length: ids in a window, the start and the end token among them.
+        pad: the symbol that fills what is left of a window: the end token in Stable Diffusion 1,
+            "!" in 2. Wherever a text spells it out it is that token, too, as in transformers.
 
     Attributes:
-        start, end: the ids of the two tokens.
+        start, end, pad: the ids of the three tokens.
         symbols: the symbol of each id.
 
     Raises:
-        ValueError: for an unknown cleaning, or a window without room.
+        ValueError: for an unknown cleaning or padding, or a window without room.
     """
 
-    def __init__(self, merges: Sequence[Pair], cleaning: str = "hf", length: int = 77):
+    def __init__(
+        self, merges: Sequence[Pair], cleaning: str = "hf", length: int = 77, pad: str = END
+    ):
         self.clean = pick("cleaning", CLEANINGS, cleaning)
         self.length = count("length", length, least=3)
         self.merges = [tuple(pair) for pair in merges]
         self.symbols = [*BASE, *map("".join, self.merges), START, END]
         self.ids = {symbol: i for i, symbol in enumerate(self.symbols)}
         self.ranks = {pair: rank for rank, pair in enumerate(self.merges)}
-        self.start, self.end = self.ids[START], self.ids[END]
-        self._known = {START: [self.start], END: [self.end]}
+        if pad not in self.ids:
+            raise ValueError(f"pad must be one of the tokenizer's symbols; got {pad!r}.")
+        self.start, self.end, self.pad = (self.ids[symbol] for symbol in (START, END, pad))
+        self._known = {symbol: [self.ids[symbol]] for symbol in (START, END, pad)}
 
     # --- where a table comes from, and goes ---
 
@@ -115,16 +121,7 @@ class Tokenizer:
         except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{path} is no table of merges: it cannot be read: {error}.") from None
         most = None if size is None else _merges_for(size)
-        merges, known = [], set(BASE)
-        for number, line in enumerate(lines[1:][:most], start=2):
-            pair = tuple(line.split(" "))
-            if len(pair) != 2 or not known.issuperset(pair):
-                raise ValueError(
-                    f"{path} is no table of merges: line {number} should hold two symbols that "
-                    f"earlier lines have made, with a space between; it is {line[:80]!r}."
-                )
-            merges.append(pair)
-            known.add("".join(pair))
+        merges = parse_merges(lines[1:][:most], str(path))
         if most is not None and len(merges) < most:
             raise ValueError(
                 f"{path} holds {len(merges)} merges, and {size} ids need {most}: "
@@ -137,9 +134,27 @@ class Tokenizer:
         Path(path).write_text(self.files()["merges.txt"], encoding="utf-8", newline="\n")
 
     def files(self) -> dict[str, str]:
-        """The texts of the two files that transformers makes the same tokenizer of, by name."""
+        """The texts of the files that transformers makes the same tokenizer of, by name.
+
+        `sdlib.text.read_files` is the way back.
+        """
         merges = "\n".join([VERSION, *map(" ".join, self.merges), ""])
-        return {"vocab.json": json.dumps(self.ids), "merges.txt": merges}
+        config = {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": self.length,
+            "bos_token": START,
+            "eos_token": END,
+            "pad_token": self.symbols[self.pad],
+            "unk_token": END,
+            "do_lower_case": True,
+            "errors": "replace",
+            "add_prefix_space": False,
+        }
+        return {
+            "vocab.json": json.dumps(self.ids),
+            "merges.txt": merges,
+            "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+        }
 
     # --- text to ids, ids to text ---
 
@@ -148,19 +163,19 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without start and end (unless the text spells them out)."""
-        return [i for word in self.clean(_string(text)) for i in self._encode(word)]
+        return [i for word in self._words(text) for i in self._encode(word)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids: what `encode` was given, clean and with one space between words.
 
-        Start and end are spelled out. Bytes that are no UTF-8, as where a window has cut a
+        Start, end and padding are spelled out. Bytes that are no UTF-8, as where a window has cut a
         character in two, become U+FFFD.
         """
         text = b""
         for i in map(int, ids):
             if not 0 <= i < len(self):
                 raise ValueError(f"an id must lie between 0 and {len(self) - 1}; got {i}.")
-            if i in (self.start, self.end):
+            if i in (self.start, self.end, self.pad):
                 text += self.symbols[i].encode() + b" "
                 continue
             letters = self.symbols[i].removesuffix(MARK)
@@ -168,6 +183,14 @@ class Tokenizer:
             if letters != self.symbols[i]:
                 text += b" "
         return text.decode("utf-8", errors="replace").removesuffix(" ")
+
+    def _words(self, text: str) -> list[str]:
+        """The words of a text, a padding token that it spells out among them."""
+        pad = self.symbols[self.pad]
+        if self.pad == self.end:  # the cleaning knows that one
+            return self.clean(_string(text))
+        first, *more = (self.clean(piece) for piece in _string(text).split(pad))
+        return first + [word for words in more for word in (pad, *words)]
 
     def _encode(self, word: str) -> list[int]:
         if word in self._known:
@@ -219,7 +242,7 @@ class Tokenizer:
         and digits on their own. A word that is cut away is left out.
         """
         room, limit, words, done = self.length - 2, self._limit(long_prompt), [], 0
-        for word in self.clean(_string(text)):
+        for word in self._words(text):
             ids = range(done, done + len(self._encode(word)))
             kept = [i for i in ids if limit is None or i < limit]
             if kept:
@@ -232,7 +255,7 @@ class Tokenizer:
         return pick("long_prompt", {"cut": self.length - 2, "chunk": None}, long_prompt)
 
     def _window(self, ids: list[int]) -> list[int]:
-        return [self.start, *ids] + [self.end] * (self.length - 1 - len(ids))
+        return [self.start, *ids] + [self.end] + [self.pad] * (self.length - 2 - len(ids))
 
     def _lost(self, text: str, ids: list[int]) -> str:
         """What a cut takes away: words as they were typed, where cleaning lets that be told."""
@@ -243,6 +266,25 @@ class Tokenizer:
         else:
             lost = self.decode(ids[room:])
         return lost if len(lost) <= 300 else f"{lost[:300]} ..."
+
+
+def parse_merges(lines: Iterable[str], where: str) -> list[Pair]:
+    """The pairs of a table, less its first line; `where` is what to call it in an error.
+
+    Raises:
+        ValueError: for a line that is no pair of symbols that there are by then.
+    """
+    merges, known = [], set(BASE)
+    for number, line in enumerate(lines, start=2):
+        pair = tuple(line.split(" "))
+        if len(pair) != 2 or not known.issuperset(pair):
+            raise ValueError(
+                f"{where} is no table of merges: line {number} should hold two symbols that "
+                f"earlier lines have made, with a space between; it is {line[:80]!r}."
+            )
+        merges.append(pair)
+        known.add("".join(pair))
+    return merges
 
 
 def _merges_for(size: int) -> int:

@@ -115,7 +115,16 @@ def unet_from_json(json: Json) -> UNetConfig:
 
 
 def unet_to_json(config: UNetConfig) -> dict[str, Any]:
-    """The config with which diffusers makes the same U-Net."""
+    """The config with which diffusers makes the same U-Net.
+
+    Raises:
+        ValueError: for a middle that diffusers' config has no words for.
+    """
+    if not config.middle_depth or config.depth[-1] not in (0, config.middle_depth):
+        raise ValueError(
+            f"diffusers makes the middle of a U-Net as deep as its last level, and this one is "
+            f"{config.middle_depth} deep below {config.depth[-1]}: save it as one .safetensors."
+        )
     kinds = [ATTENDS[0] if depth else PLAIN[0] for depth in config.depth]
     json = {
         **UNET,

@@ -30,17 +30,8 @@ _WEIGHTS = re.compile(
     r"\.(?P<format>safetensors|bin)(?P<index>\.index(\.(?P<indexed>\w+))?\.json)?"
 )
 
-TOKENIZER_CONFIG = {
-    "tokenizer_class": "CLIPTokenizer",
-    "model_max_length": 77,
-    "bos_token": "<|startoftext|>",
-    "eos_token": "<|endoftext|>",
-    "pad_token": "<|endoftext|>",
-    "unk_token": "<|endoftext|>",
-    "do_lower_case": True,
-    "errors": "replace",
-    "add_prefix_space": False,
-}
+TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
+             "special_tokens_map.json", "added_tokens.json")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,16 +50,16 @@ class Folder:
         index: what model_index.json says.
         parts: "unet", "vae" and "text_encoder".
         scheduler: what scheduler_config.json says; empty if there is none.
-        tokenizer: the tokenizer's files by name ("vocab.json", ...); empty if there are none.
+        tokenizer: the texts of the tokenizer's files by name; empty if there are none.
     """
 
     index: dict[str, Any]
     parts: dict[str, Part]
     scheduler: dict[str, Any]
-    tokenizer: dict[str, Path]
+    tokenizer: dict[str, str]
 
 
-def read_folder(path: StrPath, variant: str | None = None) -> Folder:
+def read_folder(path: StrPath, variant: str | None = None, parts: Iterable[str] = PARTS) -> Folder:
     """Read a diffusers folder of Stable Diffusion; tensors are mapped, as by `read`.
 
     Args:
@@ -76,6 +67,7 @@ def read_folder(path: StrPath, variant: str | None = None) -> Folder:
         variant: which files to take where a part has several, "fp16" or "non_ema", say; by
             default those without such a mark. A part that has only others gives those.
             safetensors go before .bin.
+        parts: those that must be there. Of others, only the configs are read that there are.
 
     Raises:
         OSError: if the folder, one of its parts or a file is missing.
@@ -85,7 +77,8 @@ def read_folder(path: StrPath, variant: str | None = None) -> Folder:
     index = _json(path / "model_index.json") if (path / "model_index.json").is_file() else None
     if index is None:
         raise FileNotFoundError(_without_index(path))
-    lacking = [name for name in PARTS if not any(_pair(index.get(name)))]
+    parts = set(parts)
+    lacking = [name for name in PARTS if name in parts and not any(_pair(index.get(name)))]
     if lacking:
         kind = index.get("_class_name", "pipeline")
         raise ValueError(
@@ -93,11 +86,14 @@ def read_folder(path: StrPath, variant: str | None = None) -> Folder:
             f"Diffusion has {', '.join(PARTS)}."
         )
     scheduler = path / "scheduler" / "scheduler_config.json"
+    aside = [n for n in PARTS if n not in parts and (path / n / "config.json").is_file()]
+    texts = [path / "tokenizer" / name for name in TOKENIZER]
     return Folder(
         index,
-        {name: read_part(path / name, variant) for name in PARTS},
+        {name: read_part(path / name, variant) for name in PARTS if name in parts}
+        | {name: Part(_json(path / name / "config.json"), {}) for name in aside},
         _json(scheduler) if scheduler.is_file() else {},
-        {f.name: f for f in sorted((path / "tokenizer").glob("*")) if f.is_file()},
+        {file.name: file.read_text("utf8", "replace") for file in texts if file.is_file()},
     )
 
 
@@ -147,8 +143,7 @@ def write_folder(
         parts: those of `Folder`, with names and configs as diffusers has them: a config says
             what it is under "_class_name" (diffusers) or "architectures" (transformers).
         scheduler: the scheduler's config, with its "_class_name".
-        tokenizer: the texts of its files, "vocab.json" and "merges.txt"; "tokenizer_config.json"
-            is CLIP's unless it is given.
+        tokenizer: the texts of its files by name.
 
     Returns:
         The path.
@@ -162,10 +157,9 @@ def write_folder(
         raise FileExistsError(f"{quoted(path)} is there already: choose another name.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {quoted(path.parent)} to write in.")
-    texts = {"tokenizer_config.json": _text(TOKENIZER_CONFIG), **tokenizer}
     files = {"model_index.json": _text(_model_index(parts, scheduler))}
     files |= {"scheduler/scheduler_config.json": _text(scheduler)}
-    files |= {f"tokenizer/{name}": text for name, text in texts.items()}
+    files |= {f"tokenizer/{name}": text for name, text in tokenizer.items()}
     files |= {f"{name}/config.json": _text(part.config) for name, part in parts.items()}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as top:
         folder = Path(top) / path.name

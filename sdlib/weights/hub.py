@@ -13,13 +13,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from sdlib.weights.folders import PARTS, SUFFIXES, choose
+from sdlib.weights.folders import PARTS, SUFFIXES, TOKENIZER, choose, read_folder, read_part
 from sdlib.weights.recognize import StrPath, quoted, some
 
 _ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<file>[^@]+))?(@(?P<revision>[\w./-]+))?")
-
-TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
-             "special_tokens_map.json")  # fmt: skip
 
 
 def locate(source: StrPath, variant: str | None = None) -> Path:
@@ -53,7 +50,7 @@ def locate(source: StrPath, variant: str | None = None) -> Path:
 def fetch(id: str, variant: str | None = None) -> Path:
     """Fetch a model from the hub, unless it is in the cache; its folder or file there.
 
-    Without a network, or when the hub no longer has it, a copy in the cache does.
+    Without a network, or when the hub no longer has it, a whole copy in the cache does.
 
     Args:
         id: owner/name, for a diffusers folder or a part of one, or owner/name/file; with
@@ -77,9 +74,9 @@ def fetch(id: str, variant: str | None = None) -> Path:
             return Path(folder, file or "")
     except Exception as error:  # the hub's own, and those of whichever client it fetches with
         cached = _cached(repo, file, revision)
-        if cached:
+        if cached and (file or _complete(cached, variant)):
             return cached
-        raise OSError(_why(error, repo, revision)) from error
+        raise OSError(_why(error, repo, revision, begun=bool(cached))) from error
     weights = [name for name in names if name.endswith(SUFFIXES)]
     lack = "is no diffusers folder" if file is None else f"has no file {file!r}"
     hint = f"; it has {some(weights)}: name one as {repo}/{weights[0]}" if weights else ""
@@ -138,8 +135,26 @@ def _cached(repo: str, file: str | None, revision: str | None) -> Path | None:
     return None
 
 
-def _why(error: Exception, repo: str, revision: str | None) -> str:
-    """What to say when a repository could not be fetched."""
+def _complete(folder: Path, variant: str | None) -> bool:
+    """Whether all is there that is read of a folder, since a download may have broken off."""
+    try:
+        if not (folder / "model_index.json").is_file():
+            read_part(folder, variant)
+            return True
+        found = read_folder(folder, variant)
+    except OSError:
+        return False
+    except ValueError:  # what is wrong with it, those who read it will say
+        return True
+    table = {"vocab.json", "merges.txt"} <= found.tokenizer.keys() or (
+        "tokenizer.json" in found.tokenizer
+    )
+    has = {"scheduler": bool(found.scheduler), "tokenizer": table}
+    return all(has[name] for name in has if found.index.get(name))
+
+
+def _why(error: Exception, repo: str, revision: str | None, begun: bool) -> str:
+    """What to say when a repository could not be fetched, or was `begun` and not finished."""
     from huggingface_hub.utils import (
         GatedRepoError,
         RepositoryNotFoundError,
@@ -165,6 +180,11 @@ def _why(error: Exception, repo: str, revision: str | None) -> str:
         return f"the hub answered {status} when asked for {repo}: try again later."
     if getattr(error, "errno", None):
         return f"{repo} could not be fetched: {error}."
+    if begun:
+        return (
+            f"the hub broke off, or cannot be reached, and only a part of {repo} is in the cache: "
+            f"try again, and it goes on from there."
+        )
     return (
         f"cannot reach the hub for {repo}, and no copy of it is in the cache: connect to the "
         f"network (and unset HF_HUB_OFFLINE), or give the path of a copy."

@@ -161,8 +161,8 @@ def build(part: str, config, tensors: dict[str, Tensor], dtype: torch.dtype) -> 
     return network.eval().requires_grad_(False)
 
 
-def cast(part: str, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights of a part in a precision, for which `tensors` is emptied.
+def cast(part: str, tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The weights of a part in a precision (None: as they are), for which `tensors` is emptied.
 
     A tensor that has the precision already is taken as it is, mapped from its file or not. Others
     are dropped as soon as they are converted, in the order of their file, so that only a window
@@ -174,7 +174,7 @@ def cast(part: str, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str,
     ready, bad = {}, {}
     for name in sorted(tensors, key=lambda name: tensors[name].data_ptr()):
         x = tensors.pop(name)
-        ready[name] = x.to(dtype)
+        ready[name] = x.to(dtype or x.dtype)
         if not is_finite(ready[name]):
             bad[name] = x
     check_finite(bad, f"the {WORDS[part]}")

@@ -18,11 +18,15 @@ REFUSED = {  # repositories that are none: status and error code
 
 
 @contextmanager
-def hub(repositories: dict[str, dict[str, bytes]], cut: tuple[str, ...] = ()):
+def hub(
+    repositories: dict[str, dict[str, bytes]],
+    cut: tuple[str, ...] = (),
+    away: tuple[str, ...] = (),
+):
     """Serve {"owner/name": {path: content}}; yields (address, log).
 
     The log grows by (method, path, range) with each request. The first answer for a file in `cut`
-    breaks off half way.
+    breaks off half way. Those `away` are listed, and when they are asked for, the hub is too busy.
     """
     log, to_cut = [], set(cut)
 
@@ -53,6 +57,8 @@ def hub(repositories: dict[str, dict[str, bytes]], cut: tuple[str, ...] = ()):
             name = "/".join(rest[2:])
             if rest[:1] != ["resolve"] or name not in files:
                 return self.refuse(404, "EntryNotFound")
+            if name in away:
+                return self.refuse(503, None)
             return self.send(files[name], name)
 
         do_HEAD = do_GET

@@ -86,6 +86,12 @@ def test_u_nets_through_diffusers(config):
     assert configs.unet_from_json(theirs.config) == config
 
 
+@pytest.mark.parametrize("changes", [{"depth": (1, 2), "middle_depth": 1}, {"middle_depth": 0}])
+def test_a_middle_that_diffusers_has_no_words_for_is_refused(changes):
+    with pytest.raises(ValueError, match="the middle of a U-Net as deep as its last level"):
+        configs.unet_to_json(UNetConfig.tiny(**changes))
+
+
 @pytest.mark.parametrize("config", [VAEConfig.sd15(), VAEConfig.sdxl(), VAEConfig.tiny()])
 def test_autoencoders(config):
     json = configs.vae_to_json(config)

@@ -31,8 +31,7 @@ def test_written_and_read(folder):
     assert found.index["text_encoder"] == ["transformers", "CLIPTextModel"]
     assert found.index["scheduler"] == ["diffusers", "PNDMScheduler"]
     assert found.scheduler == SCHEDULER
-    assert set(found.tokenizer) == {*TOKENIZER, "tokenizer_config.json"}
-    assert found.tokenizer["merges.txt"].read_text() == TOKENIZER["merges.txt"]
+    assert found.tokenizer == TOKENIZER
     assert (folder / "text_encoder" / "model.safetensors").is_file()
     assert (folder / "unet" / "diffusion_pytorch_model.safetensors").is_file()
 
@@ -129,6 +128,17 @@ def test_another_pipeline(folder):
         read_folder(folder)
 
 
+def test_parts_that_are_not_wanted_may_be_missing(folder):
+    (folder / "vae" / f"{UNET}.safetensors").unlink()
+    found = read_folder(folder, parts=("unet", "text_encoder"))
+    assert found.parts["vae"] == Part(PARTS["vae"].config, {}) and found.parts["unet"].tensors
+    (folder / "vae" / "config.json").unlink()
+    assert set(read_folder(folder, parts=("unet", "text_encoder")).parts) == {
+        "unet",
+        "text_encoder",
+    }
+
+
 def test_missing_parts_and_files(folder):
     (folder / "vae" / f"{UNET}.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="vae' has no weights .*: each part of a diffusers"):
@@ -174,17 +184,3 @@ def test_a_config_says_what_it_is(tmp_path):
     with pytest.raises(ValueError, match="the config of vae says neither '_class_name'"):
         write_folder(tmp_path / "model", {**PARTS, "vae": Part({}, {})}, SCHEDULER, TOKENIZER)
     assert not os.listdir(tmp_path)
-
-
-def test_the_tokenizer_opens_in_transformers(tmp_path):
-    from transformers import CLIPTokenizer
-
-    words = ["<|startoftext|>", "<|endoftext|>", "a", "b</w>", "ab</w>", "a</w>"]
-    texts = {
-        "vocab.json": json.dumps({word: i for i, word in enumerate(words)}),
-        "merges.txt": "#version: 0.2\na b</w>\n",
-    }
-    folder = write_folder(tmp_path / "model", PARTS, SCHEDULER, texts)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    assert tokenizer.model_max_length == 77
-    assert tokenizer(["Ab a"], padding="max_length")["input_ids"][0] == [0, 4, 5] + 74 * [1]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from sdlib.weights.hub import fetch, locate, needed
+from sdlib.weights.folders import PARTS, Part, write_folder
+from sdlib.weights.hub import _complete, fetch, locate, needed
 from tests.weights.hub_server import COMMIT, hub
 
 LARGE = save({"big": torch.arange(100_000).float()})
@@ -131,6 +132,28 @@ def test_what_was_fetched_needs_no_network(online, without_network):
     for source in ("some/model", "some/files/two.safetensors", "some/vae"):
         assert without_network[source] == online[source]
     assert without_network["sums"] == online["sums"]
+
+
+def test_a_copy_without_all_that_is_needed_is_none(tmp_path):
+    """A download that breaks off for good, after most of it."""
+    lost = "unet/diffusion_pytorch_model.safetensors"
+    with hub({"some/model": FOLDER}, away=(lost,)) as (address, _):
+        said = ask(address, tmp_path, [("some/model", None)])["some/model"]
+    assert "only a part of some/model is in the cache: try again" in said
+
+
+def test_a_copy_without_the_scheduler_that_its_index_names_is_none(tmp_path):
+    index = {name: ["a", "B"] for name in (*PARTS, "scheduler", "tokenizer")}
+    parts = {name: Part({"_class_name": "A"}, {"x": torch.ones(1)}) for name in PARTS}
+    files = {"vocab.json": "{}", "merges.txt": ""}
+    folder = write_folder(tmp_path / "x", parts, {"_class_name": "PNDMScheduler"}, files)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert _complete(folder, None) and _complete(folder / "vae", None)
+    for name in ("tokenizer/merges.txt", "scheduler/scheduler_config.json"):
+        text = (folder / name).read_text()
+        (folder / name).unlink()
+        assert not _complete(folder, None)
+        (folder / name).write_text(text)
 
 
 def test_parts_files_and_revisions(online):
