@@ -15,12 +15,12 @@ from sdlib.diffusion import Step, classifier_free, schedule, seeded
 from sdlib.diffusion.inpainting import blend, inpainting
 from sdlib.diffusion.tensors import state
 from sdlib.models import Attention, Latents, StableDiffusionConfig
-from sdlib.pipeline.frame import Frame, by_word
 from sdlib.models.packing import pack
+from sdlib.pipeline.frame import Frame, by_word
 from sdlib.pipeline.parts import DTYPES, Parts, short, usable
 from sdlib.pipeline.request import Request, make_request
 from sdlib.pipeline.unet import UNetDenoiser
-from sdlib.text import Tokenizer
+from sdlib.text import Tokenizer, read_files
 from sdlib.weights import Checkpoint, load, save
 
 if TYPE_CHECKING:
@@ -97,10 +97,13 @@ class StableDiffusion:
         dtype = dtype or ("float16" if device.type == "cuda" else "float32")
         dtype = pick("dtype", DTYPES, short(dtype))
         opened = load(source, dtype, progress=progress, **more)
+        length = opened.config.text.length
+        tokenizer = read_files(opened.tokenizer, length=length) if opened.tokenizer else None
         swapped = {part: basename(more[part]) for part in ("vae", "text") if more.get(part)}
         return cls(
             opened.config,
             **opened.networks,
+            tokenizer=tokenizer,
             device=device,
             offload=offload,
             name=basename(source),

@@ -19,6 +19,7 @@ from sdlib.models import (
     UNetConfig,
     VAEConfig,
 )
+from sdlib.pipeline import StableDiffusion
 from sdlib.text import Tokenizer
 from sdlib.weights import Checkpoint, load, save
 from sdlib.weights.checkpoint import FOLDERS
@@ -190,6 +191,27 @@ def test_the_padding_of_a_tokenizer_is_kept(name, checkpoint, tmp_path):
     assert not load(plain).tokenizer
     assert load(plain, text=tmp_path / name).tokenizer == opened.tokenizer
     assert not load(plain, vae=tmp_path / name).tokenizer
+
+
+def test_a_pipeline_pads_as_the_folder_says(folder, tmp_path):
+    """Through diffusers and transformers, which write another form of it, and a file of our own."""
+    import diffusers
+    import transformers
+
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder)
+    pipe.tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", pad_token="!")
+    pipe.save_pretrained(tmp_path / "theirs")
+    opened = StableDiffusion.load(tmp_path / "theirs", device="cpu")
+    opened.save(tmp_path / "ours.safetensors")
+    opened.save(tmp_path / "ours")
+    texts = ["a cat", "Wow! it's a!b !!"]
+    want = pipe.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+    assert want[0].tolist() == [49406, 320, 2368, 49407] + 73 * [0]
+    assert torch.equal(opened.tokenizer(texts), want)
+    for path in (tmp_path / "ours.safetensors", tmp_path / "ours"):
+        assert torch.equal(StableDiffusion.load(path, device="cpu").tokenizer(texts), want)
+    theirs = transformers.CLIPTokenizer.from_pretrained(tmp_path / "ours" / "tokenizer")
+    assert torch.equal(theirs(texts, padding="max_length", return_tensors="pt").input_ids, want)
 
 
 # --- parts of other files -------------------------------------------------------------------------
