@@ -153,7 +153,10 @@ def text_reference(config) -> nn.Module:
 
 
 def dit_reference(config, size=8) -> nn.Module:
-    """diffusers' DiT of our config, for images of a size; its norms and frequencies are set to the paper's code."""
+    """diffusers' DiT of our config, for images of a size.
+
+    Its norms and frequencies are set to those of the paper's code.
+    """
     net = diffusers.DiTTransformer2DModel(
         num_attention_heads=config.heads,
         attention_head_dim=config.width // config.heads,
