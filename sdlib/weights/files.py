@@ -82,7 +82,7 @@ def notes(path: StrPath) -> dict[str, str]:
     path = existing(path)
     if is_index(path) or recognize(path) != "safetensors":
         return {}
-    return contents(path).metadata
+    return dict(_header(path).get("__metadata__") or {})
 
 
 def is_index(path: StrPath) -> bool:
