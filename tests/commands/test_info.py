@@ -62,9 +62,9 @@ def test_a_checkpoint_is_a_table_of_its_parts(tmp_path, capsys):
         "metadata made\\x1bby  " + "b" * 80,
         "",
         "part          parameters  tensors       size  precision",
-        "text encoder         768        1     1.5 kB  bfloat16",
-        "autoencoder           64        1  128 bytes  float16",
         "U-Net             32,004        2   128.0 kB  float32",
+        "autoencoder           64        1  128 bytes  float16",
+        "text encoder         768        1     1.5 kB  bfloat16",
     ]
 
 
