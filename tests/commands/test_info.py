@@ -56,7 +56,7 @@ NAMES = {
 
 def test_a_checkpoint_is_a_table_of_its_parts(tmp_path, capsys):
     save_file(NAMES, tmp_path / "a.safetensors", {"made\x1bby": "b" * 99})
-    assert told(capsys, tmp_path / "a.safetensors") == [
+    want = [
         "kind                 Stable Diffusion checkpoint, original layout",
         "format               safetensors",
         "metadata made\\x1bby  " + "b" * 80,
@@ -66,6 +66,8 @@ def test_a_checkpoint_is_a_table_of_its_parts(tmp_path, capsys):
         "autoencoder           64        1  128 bytes  float16",
         "text encoder         768        1     1.5 kB  bfloat16",
     ]
+    found = told(capsys, tmp_path / "a.safetensors")
+    assert found[:5] == want[:5] and sorted(found) == sorted(want)
 
 
 def test_surprises_are_notes(tmp_path, capsys):
