@@ -88,8 +88,7 @@ def generate(args) -> int:
                 args.model, device=args.device, dtype=args.dtype, offload=args.offload,
                 progress=bar, **other,
             )  # fmt: skip
-            if args.save_memory:
-                sd.save_memory()
+            sd = sd.save_memory() if args.save_memory else sd.pack()
             compare(args.like, carried, sd.made_by)
             pictures = sd.generate(**settings, progress=bar)
         except torch.cuda.OutOfMemoryError:

@@ -83,23 +83,30 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, (h, w), mode="nearest"))
 
 
+class GEGLU(nn.Linear):
+    """A linear layer, one half of whose output lets the other pass (Shazeer 2020).
+
+    `[..., d] -> [..., outputs / 2]`; in the weight, what passes comes first, then its gate.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = super().forward(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
 class FeedForward(nn.Module):
-    """A gated layer between two linear ones, `[b, n, d]`: GEGLU (Shazeer 2020, equation 6)."""
+    """Each token by itself, `[b, n, d]`: up to `factor` times its width, and down again."""
 
     def __init__(self, width: int, factor: int = 4):
         super().__init__()
-        self.up = nn.Linear(width, 2 * factor * width)  # what passes, then its gate
+        self.up = GEGLU(width, 2 * factor * width)
         self.down = nn.Linear(factor * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":  # a processor is faster where what lies between stays in cache
             portions = x.flatten(0, -2).split(PORTION)
-            return torch.cat([self._think(tokens) for tokens in portions]).view_as(x)
-        return self._think(x)
-
-    def _think(self, x: Tensor) -> Tensor:
-        value, gate = self.up(x).chunk(2, dim=-1)
-        return self.down(value * F.gelu(gate))
+            return torch.cat([self.down(self.up(tokens)) for tokens in portions]).view_as(x)
+        return self.down(self.up(x))
 
 
 class TransformerBlock(nn.Module):

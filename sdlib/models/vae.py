@@ -85,16 +85,26 @@ class ImageAttention(nn.Module):
         return x + self.attention(tokens).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
-class Level(nn.Sequential):
+class Level(nn.Module):
     """Residual blocks at one resolution, and a change of size (or None)."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, resize: nn.Module | None):
         super().__init__()
-        self.blocks = nn.Sequential(
-            *(ResBlock(outputs if i else inputs, outputs, eps=EPS) for i in range(blocks))
+        self.blocks = nn.ModuleList(
+            ResBlock(outputs if i else inputs, outputs, eps=EPS) for i in range(blocks)
         )
-        if resize is not None:
-            self.resize = resize
+        self.resize = resize
+
+    def layers(self) -> list[nn.Module]:
+        """In the order in which they run."""
+        return [*self.blocks, self.resize] if self.resize else list(self.blocks)
+
+
+def _through(levels: nn.ModuleList, x: Tensor) -> Tensor:
+    """In a single loop: here nobody holds on to a large input while the next layers run."""
+    for layer in (layer for level in levels for layer in level.layers()):
+        x = layer(x)
+    return x
 
 
 def _middle(width: int) -> nn.Sequential:
@@ -109,23 +119,21 @@ class Encoder(nn.Module):
         super().__init__()
         widths, last = config.widths, len(config.widths) - 1
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
-        self.down = nn.Sequential(
-            *(
-                Level(
-                    widths[max(i - 1, 0)],
-                    width,
-                    config.blocks,
-                    Downsample(width, lopsided=True) if i < last else None,
-                )
-                for i, width in enumerate(widths)
+        self.down = nn.ModuleList(
+            Level(
+                widths[max(i - 1, 0)],
+                width,
+                config.blocks,
+                Downsample(width, lopsided=True) if i < last else None,
             )
+            for i, width in enumerate(widths)
         )
         self.middle = _middle(widths[-1])
         self.norm = nn.GroupNorm(GROUPS, widths[-1], EPS)
         self.head = nn.Conv2d(widths[-1], 2 * config.latent, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.middle(self.down(self.stem(x)))
+        x = self.middle(_through(self.down, self.stem(x)))
         return self.head(F.silu(self.norm(x), inplace=True))
 
 
@@ -138,22 +146,20 @@ class Decoder(nn.Module):
         last = len(widths) - 1
         self.stem = nn.Conv2d(config.latent, widths[0], 3, padding=1)
         self.middle = _middle(widths[0])
-        self.up = nn.Sequential(
-            *(
-                Level(
-                    widths[max(i - 1, 0)],
-                    width,
-                    config.blocks + 1,
-                    Upsample(width) if i < last else None,
-                )
-                for i, width in enumerate(widths)
+        self.up = nn.ModuleList(
+            Level(
+                widths[max(i - 1, 0)],
+                width,
+                config.blocks + 1,
+                Upsample(width) if i < last else None,
             )
+            for i, width in enumerate(widths)
         )
         self.norm = nn.GroupNorm(GROUPS, widths[-1], EPS)
         self.head = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.up(self.middle(self.stem(z)))
+        x = _through(self.up, self.middle(self.stem(z)))
         return self.head(F.silu(self.norm(x), inplace=True))
 
 

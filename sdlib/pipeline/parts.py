@@ -31,10 +31,10 @@ class Parts:
     ):
         self.networks = {"text": text, "unet": unet, "vae": vae}
         self.device, self.offload = pick_device(device), offload
-        for network in self.networks.values():
+        for part, network in self.networks.items():
             network.to("cpu" if offload else self.device)
-            if next(network.parameters()).dtype != torch.float32:
-                network.to(memory_format=torch.channels_last)  # what kernels for halves are fast in
+            if part == "vae" or next(network.parameters()).dtype != torch.float32:
+                _channels_last(network)
 
     def ask(self, part: str, f: Callable, *inputs: Any) -> Tensor:
         """`f(network, *inputs)`, where the network runs and in its precision.
@@ -74,12 +74,23 @@ class Parts:
         return self.ask(part, f, *inputs)
 
     def _at_work(self, part: str) -> nn.Module:
-        """The network, on the device; if offloading, it alone."""
+        """The network; if offloading, it alone is on the device."""
         if self.offload:
             for name, network in self.networks.items():
                 if name != part:
                     network.to("cpu")
-        return self.networks[part].to(self.device)
+            self.networks[part].to(self.device)
+        return self.networks[part]
+
+
+def _channels_last(network: nn.Module) -> None:
+    """In this order kernels for halves are fast, and large pictures need no second copy.
+
+    All weights are copied, so that none holds on to a window of a mapped file.
+    """
+    for x in network.parameters():
+        order = torch.channels_last if x.ndim == 4 else torch.contiguous_format
+        x.data = x.data.clone(memory_format=order)
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

@@ -91,7 +91,12 @@ def load(
 
     config, parts = opened.config, opened.tensors
     names = tqdm(FOLDERS, desc="loading", unit="part", disable=not progress, leave=False)
-    networks = {part: build(part, getattr(config, part), parts.pop(part), dtype) for part in names}
+    networks = {
+        part: build(
+            part, getattr(config, part), parts.pop(part), dtype, quoted(others.get(part, source))
+        )
+        for part in names
+    }
     return Checkpoint(config, networks, opened.tokenizer)
 
 
@@ -184,16 +189,17 @@ def save(
             dtype, and as `write` and `write_folder`.
     """
     path, config = Path(path), checkpoint.config
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
         tensors = {
             PREFIXES[part] + name: x
             for part in PREFIXES
             for name, x in _named(part, checkpoint, "original", dtype).items()
         }
         return write(tensors, path, {SIZES: to_text(config), **_tokenizer(tokenizer or {})})
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+    if suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise ValueError(
-            f"{path.suffix} files are pickles, which can run code; write {path.stem}.safetensors."
+            f"{suffix} files are pickles, which can run code; write {path.stem}.safetensors."
         )
     if tokenizer is None:
         raise ValueError("a diffusers folder needs its tokenizer's files; give tokenizer=.")
@@ -210,5 +216,5 @@ def _named(
     part: str, checkpoint: Checkpoint, layout: Layout, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
     """The weights of a part under the names of a layout."""
-    ours = cast(part, checkpoint.networks[part].state_dict(), dtype)
+    ours = cast(part, checkpoint.networks[part].state_dict(), dtype, "this model")
     return to_layout(ours, ROWS[part](getattr(checkpoint.config, part)), layout)

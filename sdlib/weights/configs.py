@@ -138,6 +138,7 @@ def unet_to_json(config: UNetConfig) -> dict[str, Any]:
         "attention_head_dim": list(config.heads),
         "cross_attention_dim": config.context_width,
         "use_linear_projection": config.linear,
+        "sample_size": 64,  # no weight's shape; some of diffusers' pipelines stop without it
     }
     if config.added:
         json |= {
@@ -249,8 +250,8 @@ def scheduler_to_json(predicts: str) -> dict[str, Any]:
         "_class_name": "PNDMScheduler",
         **{key: SCHEDULER[key] for key in SCHEDULER if key != "rescale_betas_zero_snr"},
         "prediction_type": kinds[predicts],
+        "clip_sample": False,  # nothing to PLMS, but what is made from this config clips by default
         "set_alpha_to_one": False,
         "skip_prk_steps": True,
         "steps_offset": 1,
-        "timestep_spacing": "leading",
     }

@@ -5,11 +5,13 @@ its own. All of a part is checked before anything of it is built.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
 from sdlib.models.stable_diffusion import PRESETS
@@ -106,7 +108,7 @@ def find(
             numbers; for tensors beside them that have no place in the network. All of them are
             counted and the first is named.
     """
-    with torch.device("meta"):
+    with _hollow():
         shapes = {name: x.shape for name, x in NETWORKS[part](config).state_dict().items()}
     rows, what = list(ROWS[part](config)), f"the {WORDS[part]} in {where}"
     spelling = max(SPELLINGS[part], key=lambda s: sum(s.key(row) in tensors for row in rows))
@@ -149,24 +151,30 @@ def check_known(tensors: Mapping[str, Tensor], used: set[str], where: str) -> No
     _none(f"{where} has tensors that sdlib knows no place for:", left)
 
 
-def build(part: str, config, tensors: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
+def build(
+    part: str, config, tensors: dict[str, Tensor], dtype: torch.dtype, where: str
+) -> nn.Module:
     """A network, ready to be asked, whose weights are `tensors` (our names) in a precision.
+
+    Arguments as for `find` and `cast`.
 
     Raises:
         ValueError: as for `cast`.
     """
-    with torch.device("meta"):
+    with _hollow():
         network = NETWORKS[part](config)
-    network.load_state_dict(cast(part, tensors, dtype), assign=True)
+    network.load_state_dict(cast(part, tensors, dtype, where), assign=True)
     return network.eval().requires_grad_(False)
 
 
-def cast(part: str, tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+def cast(
+    part: str, tensors: dict[str, Tensor], dtype: torch.dtype | None, where: str
+) -> dict[str, Tensor]:
     """The weights of a part in a precision (None: as they are), for which `tensors` is emptied.
 
     A tensor that has the precision already is taken as it is, mapped from its file or not. Others
     are dropped as soon as they are converted, in the order of their file, so that only a window
-    of the file is in memory beside what is made of it.
+    of the file is in memory beside what is made of it. An error calls the file `where`.
 
     Raises:
         ValueError: for weights that are NaN or infinite, or too large for the precision.
@@ -177,13 +185,29 @@ def cast(part: str, tensors: dict[str, Tensor], dtype: torch.dtype | None) -> di
         ready[name] = x.to(dtype or x.dtype)
         if not is_finite(ready[name]):
             bad[name] = x
-    check_finite(bad, f"the {WORDS[part]}")
+    what = f"the {WORDS[part]} in {where}"
+    check_finite(bad, what)
     _none(
-        f"the {WORDS[part]} has weights too large for {str(dtype).removeprefix('torch.')} (take "
+        f"{what} has weights too large for {str(dtype).removeprefix('torch.')} (take "
         "float32 or bfloat16):",
         list(bad),
     )
     return ready
+
+
+@contextmanager
+def _hollow() -> Iterator[None]:
+    """Networks made here have weights without numbers, which take no memory and no time."""
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out what `torch.nn.init` does, for some of which torch imports its whole compiler."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        drawn = getattr(func, "__module__", None) == "torch.nn.init"
+        return None if drawn else func(*args, **(kwargs or {}))
 
 
 def _without_ones(shape: torch.Size) -> tuple[int, ...]:

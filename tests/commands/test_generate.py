@@ -19,7 +19,7 @@ from sdlib.pipeline import StableDiffusion
 class Stand(StableDiffusion):
     """A pipeline without networks."""
 
-    asked, loaded, saving, swapped, dtype = {}, {}, False, {}, "float32"
+    asked, loaded, done, swapped, dtype = {}, {}, None, {}, "float32"
 
     @property
     def made_by(self):
@@ -32,7 +32,12 @@ class Stand(StableDiffusion):
         return cls.__new__(cls)
 
     def save_memory(self):
-        Stand.saving = True
+        Stand.done = "save_memory"
+        return self
+
+    def pack(self):
+        Stand.done = "pack"
+        return self
 
     def generate(self, prompt, progress=True, **settings):
         Stand.asked = {"prompt": prompt, **settings}
@@ -54,7 +59,7 @@ class Stand(StableDiffusion):
 def stand(monkeypatch, tmp_path):
     monkeypatch.setattr("sdlib.pipeline.StableDiffusion", Stand)
     monkeypatch.chdir(tmp_path)
-    Stand.asked, Stand.loaded, Stand.saving = {}, {}, False
+    Stand.asked, Stand.loaded, Stand.done = {}, {}, None
 
 
 def generate(*arguments):
@@ -126,8 +131,12 @@ def test_every_option_arrives(tmp_path):
         "mask": "mask.png",
     }
     assert Stand.loaded["dtype"] == "bfloat16" and Stand.loaded["text"] == "t.pt"
-    assert Stand.loaded["offload"] and Stand.saving
+    assert Stand.loaded["offload"] and Stand.done == "save_memory"
     assert Stand.loaded["device"] == "cpu" and Stand.loaded["vae"] == "v.pt"
+
+
+def test_it_is_packed_unless_memory_is_short():
+    assert generate("a cat") == 0 and Stand.done == "pack"
 
 
 def test_options_and_their_defaults_are_the_pipelines():

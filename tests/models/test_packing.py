@@ -1,14 +1,20 @@
-"""Packed convolutions compute and save what the plain ones do."""
+"""Packed layers compute and save what the plain ones do."""
+
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sdlib.models import AutoencoderKL, UNet, UNetConfig, VAEConfig
-from sdlib.models.packing import PackedConv2d, pack
+from sdlib.models.layers import GEGLU
+from sdlib.models.packing import PACKED, PackedConv2d, pack
 
 needs_onednn = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
+    not torch.backends.mkldnn.is_available()
+    or not torch.backends.cpu.get_cpu_capability().startswith("AVX"),
+    reason="oneDNN has no kernels here",
 )
 
 
@@ -23,21 +29,40 @@ def test_a_packed_unet_answers_as_before(size):
     x, t, cond = torch.randn(2, 4, size, size), torch.tensor([3, 700]), torch.randn(2, 5, 32)
     before = network(x, t, cond)
     assert pack(network) is network
-    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    assert convolutions and all(layer.weight.is_mkldnn for layer in convolutions)
+    layers = [layer for layer in network.modules() if type(layer) in PACKED.values()]
+    assert {type(layer) for layer in layers} == set(PACKED.values())
+    assert all(layer.weight.is_mkldnn for layer in layers)
     torch.testing.assert_close(network(x, t, cond), before, rtol=1e-4, atol=1e-5)
 
 
 @needs_onednn
-def test_a_packed_autoencoder_is_saved_as_before():
+def test_a_packed_autoencoder_answers_as_before():
     network = AutoencoderKL(VAEConfig.tiny()).eval().requires_grad_(False)
-    x, before = torch.randn(1, 3, 32, 40), network.state_dict()
+    x = torch.randn(1, 3, 32, 40)
     mean = network.encode(x).mean
+    torch.testing.assert_close(pack(network).encode(x).mean, mean, rtol=1e-4, atol=1e-5)
+
+
+@needs_onednn
+def test_a_packed_network_is_saved_as_before_and_stays_packed():
+    network = unet()
+    before = network.state_dict()
     after = pack(network).state_dict()
-    torch.testing.assert_close(network.encode(x).mean, mean, rtol=1e-4, atol=1e-5)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(value.layout is torch.strided for value in after.values())
+    assert all(x.packed for x in network.modules() if type(x) in PACKED.values())
+
+
+@needs_onednn
+@pytest.mark.parametrize("layer", [nn.Linear(8, 12), nn.Linear(8, 12, bias=False), GEGLU(8, 12)])
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 5, 8), (8, 2, 5)])
+def test_tokens_of_any_shape(layer, shape):
+    x = torch.randn(shape)
+    x = x if x.shape[-1] == 8 else x.permute(1, 2, 0)  # as an image's pixels come
+    layer.requires_grad_(False)
+    before = layer(x)
+    torch.testing.assert_close(pack(layer)(x), before, rtol=1e-5, atol=1e-6)
 
 
 @needs_onednn
@@ -49,6 +74,18 @@ def test_strides_and_pads_are_kept(stride, padding, kernel):
     pack(conv)
     assert isinstance(conv, PackedConv2d)
     torch.testing.assert_close(conv(x), before, rtol=1e-4, atol=1e-5)
+
+
+@needs_onednn
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux alone tells what is mapped")
+def test_nothing_of_a_mapped_file_is_held_on_to(tmp_path):
+    network = unet()
+    save_file({name: x.contiguous() for name, x in network.state_dict().items()}, tmp_path / "x")
+    network.load_state_dict(load_file(tmp_path / "x"), assign=True)
+    maps = Path("/proc/self/maps")
+    assert str(tmp_path / "x") in maps.read_text()
+    pack(network)
+    assert str(tmp_path / "x") not in maps.read_text()
 
 
 @needs_onednn

@@ -55,14 +55,11 @@ def switch(pipe, kind: type = TEXT, scheduler: str = "PNDM", unit: bool = False,
         unit: start from noise of variance 1, where the scheduler would start from a little less.
     """
     parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
-    made_from = dict(pipe.scheduler.config)
-    made_from.pop("timestep_spacing", None)  # each scheduler has a default of its own
     of = getattr(diffusers, f"{scheduler}Scheduler")
-    parts["scheduler"] = of.from_config(made_from, **{"clip_sample": False, **options})
+    parts["scheduler"] = of.from_config(pipe.scheduler.config, **options)
     if unit:
         start = property(lambda self: (self.sigmas.max() ** 2 + 1) ** 0.5)
         parts["scheduler"].__class__ = type(of.__name__, (of,), {"init_noise_sigma": start})
-    parts["unet"].register_to_config(sample_size=64)  # which these classes cannot do without
     switched = kind(**parts, requires_safety_checker=False)
     switched.set_progress_bar_config(disable=True)
     return switched

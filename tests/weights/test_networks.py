@@ -202,7 +202,7 @@ def test_another_size_is_said():
 @pytest.mark.parametrize("part", PARTS)
 def test_a_network_is_built_of_the_tensors_themselves(part):
     tensors = weights(part)
-    network = build(part, getattr(CONFIG, part), dict(tensors), torch.float32)
+    network = build(part, getattr(CONFIG, part), dict(tensors), torch.float32, "x")
     assert isinstance(network, CLASSES[part]) and not network.training
     for name, parameter in network.named_parameters():
         assert parameter.data_ptr() == tensors[name].data_ptr() and not parameter.requires_grad
@@ -210,7 +210,7 @@ def test_a_network_is_built_of_the_tensors_themselves(part):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_network_is_built_in_a_precision(dtype):
-    network = build("vae", CONFIG.vae, weights("vae"), dtype)
+    network = build("vae", CONFIG.vae, weights("vae"), dtype, "x")
     assert {p.dtype for p in network.parameters()} == {dtype}
 
 
@@ -218,12 +218,12 @@ def test_a_network_is_built_in_a_precision(dtype):
 def test_weights_that_are_no_numbers_are_refused(bad):
     tensors = weights("vae")
     tensors["decoder.stem.weight"][0, 0, 0, 0] = bad
-    with pytest.raises(ValueError, match=r"the autoencoder .*decoder.stem.weight \(1 of"):
-        build("vae", CONFIG.vae, tensors, torch.float32)
+    with pytest.raises(ValueError, match=r"the autoencoder in 'x' .*decoder.stem.weight \(1 of"):
+        build("vae", CONFIG.vae, tensors, torch.float32, "'x'")
 
 
 def test_weights_too_large_for_half_precision_are_refused():
     tensors = weights("vae")
     tensors["decoder.stem.weight"][0, 0, 0, 0] = 1e6
     with pytest.raises(ValueError, match=r"for float16 \(take float32 or bfloat16\): decoder.stem"):
-        build("vae", CONFIG.vae, tensors, torch.float16)
+        build("vae", CONFIG.vae, tensors, torch.float16, "x")
