@@ -9,7 +9,7 @@ in turns; in it, one call warms up and the fastest of the next is taken. Ours is
 comes and packed (`StableDiffusion.pack`), diffusers as it comes (evaluation mode, its fused
 attention, which it takes by itself) and in channels-last. "ratio" is our faster time over theirs as
 it comes, "to best" over their faster; of memory, ours as it comes is compared. Networks run in
-`torch.inference_mode`.
+`torch.inference_mode`. "load" counts the import, as whoever waits for it does.
 
 Times are of the clock. With `--threads 1` they are of the processor, which a busy machine disturbs
 less. Where there is a CUDA device, float16 is measured on it, plain and compiled.
@@ -71,8 +71,7 @@ def measure(job: Job) -> dict[str, float]:
     if job.part == "import":
         seconds = timed(job, _import_ours if ours else _import_theirs)
     elif job.part == "load":
-        _import_ours() if ours else _import_theirs()
-        seconds = timed(job, lambda: load(job))
+        seconds = timed(job, lambda: load(job))  # and import: what one waits for
     else:
         run = prepare(job)
         run()
@@ -213,6 +212,7 @@ def in_child(job: Job) -> dict[str, float]:
     """`measure`, in a process of its own."""
     threads = {"OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
     environment = {**os.environ, **threads, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or both would be compiled at each import
     command = [sys.executable, str(Path(__file__).resolve()), "--job", json.dumps(asdict(job))]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])

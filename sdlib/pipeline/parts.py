@@ -33,8 +33,10 @@ class Parts:
         self.device, self.offload = pick_device(device), offload
         for part, network in self.networks.items():
             network.to("cpu" if offload else self.device)
-            if part == "vae" or next(network.parameters()).dtype != torch.float32:
+            if part == "vae":
                 _channels_last(network)
+            elif next(network.parameters()).dtype != torch.float32:
+                network.to(memory_format=torch.channels_last)  # what kernels for halves are fast in
 
     def ask(self, part: str, f: Callable, *inputs: Any) -> Tensor:
         """`f(network, *inputs)`, where the network runs and in its precision.
@@ -84,7 +86,7 @@ class Parts:
 
 
 def _channels_last(network: nn.Module) -> None:
-    """In this order kernels for halves are fast, and large pictures need no second copy.
+    """The order in which convolutions need no second copy of large pictures.
 
     All weights are copied, so that none holds on to a window of a mapped file.
     """

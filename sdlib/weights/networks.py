@@ -173,8 +173,9 @@ def cast(
     """The weights of a part in a precision (None: as they are), for which `tensors` is emptied.
 
     A tensor that has the precision already is taken as it is, mapped from its file or not. Others
-    are dropped as soon as they are converted, in the order of their file, so that only a window
-    of the file is in memory beside what is made of it. An error calls the file `where`.
+    are dropped as soon as they are converted (those of convolutions to channels-last, in which
+    halves are fast), in the order of their file, so that only a window of the file is in memory
+    beside what is made of it. An error calls the file `where`.
 
     Raises:
         ValueError: for weights that are NaN or infinite, or too large for the precision.
@@ -182,7 +183,8 @@ def cast(
     ready, bad = {}, {}
     for name in sorted(tensors, key=lambda name: tensors[name].data_ptr()):
         x = tensors.pop(name)
-        ready[name] = x.to(dtype or x.dtype)
+        order = torch.channels_last if x.ndim == 4 else torch.preserve_format
+        ready[name] = x if dtype in (None, x.dtype) else x.to(dtype, memory_format=order)
         if not is_finite(ready[name]):
             bad[name] = x
     what = f"the {WORDS[part]} in {where}"
