@@ -300,7 +300,7 @@ def main() -> None:
         print(f"\n{title}: seconds; a matrix product runs at {matmul:.3g} TFLOP/s", flush=True)
         rows = [HEAD]
         for part in options.only or PARTS:
-            sides = SIDES if part in WORK and part != "text" else ("ours", "theirs")
+            sides = ("ours", "theirs") if part in ("import", "text") else SIDES
             jobs = [Job(part, side, **base, **setting) for side in sides]
             if part == "image":
                 jobs = [Job(**{**asdict(job), "calls": 1}) for job in jobs]

@@ -19,7 +19,9 @@ from sdlib.models.layers import GEGLU
 def pack(network: nn.Module) -> nn.Module:
     """Lay out the weights of a network's layers for oneDNN, where they lie on a CPU.
 
-    It answers as before (to rounding), and can be saved, moved and cast, but not trained.
+    It answers as before (to rounding), and its state can be saved and loaded, moved and cast. It
+    cannot be trained, and its `parameters()` are not to be counted: the weight of a GEGLU is cut in
+    two. Weights that were mapped from a file, which the system could take back, are memory now.
 
     Returns:
         The same network.
@@ -73,9 +75,14 @@ class Packed:
         self.pack()
         return self
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
+    def _save_to_state_dict(self, *arguments):
         self.unpack()
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+        super()._save_to_state_dict(*arguments)
+        self.pack()
+
+    def _load_from_state_dict(self, *arguments):
+        self.unpack()
+        super()._load_from_state_dict(*arguments)
         self.pack()
 
 
@@ -110,14 +117,14 @@ class PackedLinear(Packed, nn.Linear):
         return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
 
 
-class PackedGEGLU(PackedLinear):
+class PackedGEGLU(PackedLinear, GEGLU):
     """A packed `GEGLU`: the gate, and what it lets through, in two products and no pass besides."""
 
     cuts = 2
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.packed:
-            return GEGLU.forward(self, x)
+            return super().forward(x)
         (value, gate), (value_bias, gate_bias) = self.packed, self.bias.chunk(2)
         linear = torch.ops.mkldnn._linear_pointwise
         opened = linear(x, gate, gate_bias, "gelu", [], "none")

@@ -30,9 +30,10 @@ class Parts:
         offload: bool = False,
     ):
         self.networks = {"text": text, "unet": unet, "vae": vae}
-        self.device, self.offload = pick_device(device), offload
+        self.device = pick_device(device)
+        self.offload = offload and self.device.type != "cpu"
         for part, network in self.networks.items():
-            network.to("cpu" if offload else self.device)
+            network.to("cpu" if self.offload else self.device)
             if part == "vae":
                 _channels_last(network)
             elif next(network.parameters()).dtype != torch.float32:
@@ -90,7 +91,7 @@ def _channels_last(network: nn.Module) -> None:
 
     All weights are copied, so that none holds on to a window of a mapped file.
     """
-    for x in network.parameters():
+    for x in (x for x in network.parameters() if not x.is_mkldnn):
         order = torch.channels_last if x.ndim == 4 else torch.contiguous_format
         x.data = x.data.clone(memory_format=order)
 

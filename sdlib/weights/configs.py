@@ -138,7 +138,9 @@ def unet_to_json(config: UNetConfig) -> dict[str, Any]:
         "attention_head_dim": list(config.heads),
         "cross_attention_dim": config.context_width,
         "use_linear_projection": config.linear,
-        "sample_size": 64,  # no weight's shape; some of diffusers' pipelines stop without it
+        "sample_size": 128
+        if config.added
+        else 64,  # no weight's shape; some of diffusers' pipelines stop without it
     }
     if config.added:
         json |= {

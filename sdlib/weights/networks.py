@@ -156,26 +156,37 @@ def build(
 ) -> nn.Module:
     """A network, ready to be asked, whose weights are `tensors` (our names) in a precision.
 
-    Arguments as for `find` and `cast`.
+    Arguments as for `find` and `cast`. Halves are in channels-last order, in which they are fast.
 
     Raises:
         ValueError: as for `cast`.
     """
     with _hollow():
         network = NETWORKS[part](config)
-    network.load_state_dict(cast(part, tensors, dtype, where), assign=True)
+    order = torch.channels_last if dtype.itemsize == 2 else torch.preserve_format
+    network.load_state_dict(cast(part, tensors, dtype, where, order), assign=True)
     return network.eval().requires_grad_(False)
 
 
 def cast(
-    part: str, tensors: dict[str, Tensor], dtype: torch.dtype | None, where: str
+    part: str,
+    tensors: dict[str, Tensor],
+    dtype: torch.dtype | None,
+    where: str,
+    order: torch.memory_format = torch.preserve_format,
 ) -> dict[str, Tensor]:
     """The weights of a part in a precision (None: as they are), for which `tensors` is emptied.
 
     A tensor that has the precision already is taken as it is, mapped from its file or not. Others
-    are dropped as soon as they are converted (those of convolutions to channels-last, in which
-    halves are fast), in the order of their file, so that only a window of the file is in memory
-    beside what is made of it. An error calls the file `where`.
+    are dropped as soon as they are converted, in the order of their file, so that only a window
+    of the file is in memory beside what is made of it.
+
+    Args:
+        part: "unet", "vae" or "text".
+        tensors: by our names.
+        dtype: the precision.
+        where: what to call the file in an error.
+        order: the order in memory of the weights of convolutions that are converted.
 
     Raises:
         ValueError: for weights that are NaN or infinite, or too large for the precision.
@@ -183,8 +194,8 @@ def cast(
     ready, bad = {}, {}
     for name in sorted(tensors, key=lambda name: tensors[name].data_ptr()):
         x = tensors.pop(name)
-        order = torch.channels_last if x.ndim == 4 else torch.preserve_format
-        ready[name] = x if dtype in (None, x.dtype) else x.to(dtype, memory_format=order)
+        kept = order if x.ndim == 4 else torch.preserve_format
+        ready[name] = x if dtype in (None, x.dtype) else x.to(dtype, memory_format=kept)
         if not is_finite(ready[name]):
             bad[name] = x
     what = f"the {WORDS[part]} in {where}"

@@ -101,9 +101,25 @@ def test_a_packed_network_is_cast():
 
 
 @needs_onednn
-def test_a_packed_network_is_moved():
-    network = pack(unet()).to("meta")
-    assert not network.stem.weight.is_mkldnn and network.stem.weight.is_meta
+def test_a_packed_network_works_where_it_cannot_be_packed():
+    x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 5, 32)
+    network = unet()
+    before = network(x, t, cond)
+    pack(network).double()
+    assert not network.stem.weight.is_mkldnn
+    inputs = x.double(), t, cond.double()
+    torch.testing.assert_close(network(*inputs).float(), before, rtol=1e-4, atol=1e-5)
+    assert network.to("meta")(*(x.to("meta") for x in inputs)).is_meta
+
+
+@needs_onednn
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_packed_network_is_loaded(assign):
+    x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 5, 32)
+    network, other = pack(unet()), unet()
+    network.load_state_dict(other.state_dict(), assign=assign)
+    torch.testing.assert_close(network(x, t, cond), other(x, t, cond), rtol=1e-4, atol=1e-5)
+    assert network.stem.weight.is_mkldnn
 
 
 def test_what_lies_elsewhere_stays(monkeypatch):
