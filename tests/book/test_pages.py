@@ -219,9 +219,9 @@ def test_demos_answer_a_drag_and_an_arrow_key(browser, site, page):
 def test_opened_from_disk_the_poster_says_what_to_do(browser, page):
     address = (HTML / f"{page}.html").as_uri()
     with Visit(browser, address) as visit:
-        visit.page.wait_for_timeout(300)
         demo = visit.page.query_selector(".sd-demo")
         demo.scroll_into_view_if_needed()
+        demo.wait_for_selector(".sd-hint", state="visible")  # it waits for two seconds itself
         poster = demo.query_selector("img")
         assert poster is not None and poster.is_visible()
         assert poster.get_attribute("alt")
