@@ -123,7 +123,7 @@ class StableDiffusion:
         save(path, opened, files, dtype)
 
     def pack(self) -> "StableDiffusion":
-        """On a CPU, take a tenth to a fifth less time for a picture, after seconds of preparation.
+        """On a CPU, take about a seventh less time for a picture, after seconds of preparation.
 
         That pays from about ten steps on. On other devices nothing changes. See
         `sdlib.models.packing.pack`.

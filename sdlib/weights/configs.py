@@ -138,9 +138,7 @@ def unet_to_json(config: UNetConfig) -> dict[str, Any]:
         "attention_head_dim": list(config.heads),
         "cross_attention_dim": config.context_width,
         "use_linear_projection": config.linear,
-        "sample_size": 128
-        if config.added
-        else 64,  # no weight's shape; some of diffusers' pipelines stop without it
+        "sample_size": 128 if config.added else 64,  # of new pictures; some pipelines must have it
     }
     if config.added:
         json |= {

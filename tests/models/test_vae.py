@@ -1,5 +1,7 @@
 """The autoencoder: its distribution, its scale, tiles and batches that equal the whole."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -181,3 +183,13 @@ def test_what_is_refused():
         net().decode(torch.zeros(4, 8, 8))
     with pytest.raises(ValueError, match=r"multiples of 32; got \(32, 33\)"):
         net(widths=(32, 33))
+
+
+def test_nothing_holds_on_to_the_input_of_a_level():
+    vae, seen = AutoencoderKL(VAEConfig.tiny()).eval(), []
+    first, second = vae.decoder.up[-1].blocks[:2]
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(weakref.ref(inputs[0])))
+    second.register_forward_pre_hook(lambda _, inputs: seen.append(seen[0]()))
+    with torch.no_grad():
+        vae.decode(torch.randn(1, 4, 4, 4))
+    assert seen[1] is None

@@ -214,3 +214,16 @@ def test_a_decoder_that_overflows_gives_no_black_picture():
     low, high = picture.convert("L").getextrema()
     assert high > low and sd.vae.decoder.stem.bias.dtype == torch.float32
     assert sd.unet.stem.bias.dtype == torch.float16  # only what overflowed
+
+
+def test_the_autoencoder_is_channels_last_and_can_be_shared():
+    sd = tiny()
+    weight = sd.vae.decoder.up[0].blocks[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    Parts(*sd.pack().parts.networks.values(), device="cpu")
+
+
+def test_packing_is_for_the_cpu():
+    sd = tiny()
+    sd.parts.device = torch.device("meta")  # stands for one that is not
+    assert not sd.pack().unet.stem.weight.is_mkldnn

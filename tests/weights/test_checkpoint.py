@@ -349,7 +349,7 @@ def test_no_pickle_is_written(checkpoint, tmp_path):
 
 
 def test_saving_in_another_precision(checkpoint, tmp_path):
-    path = save(tmp_path / "half.safetensors", checkpoint, dtype=torch.float16)
+    path = save(tmp_path / "half.SAFETENSORS", checkpoint, dtype=torch.float16)
     assert {x.dtype for x in load_file(path).values()} == {torch.float16}
     assert next(checkpoint.networks["unet"].parameters()).dtype == torch.float32
 

@@ -1,5 +1,8 @@
 """Parts out of files: in whichever spelling, whole, and nothing besides."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -212,6 +215,23 @@ def test_a_network_is_built_of_the_tensors_themselves(part):
 def test_a_network_is_built_in_a_precision(dtype):
     network = build("vae", CONFIG.vae, weights("vae"), dtype, "x")
     assert {p.dtype for p in network.parameters()} == {dtype}
+    weight = network.decoder.up[0].blocks[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_building_draws_nothing_and_asks_for_no_compiler():
+    lines = """
+import sys, torch
+from sdlib.models import CLIPTextConfig, CLIPTextEncoder
+from sdlib.weights.networks import build
+config = CLIPTextConfig.tiny()
+tensors = CLIPTextEncoder(config).state_dict()
+state = torch.get_rng_state()
+build("text", config, tensors, torch.float32, "x")
+assert torch.equal(torch.get_rng_state(), state)
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", lines], check=True)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
