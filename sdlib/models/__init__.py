@@ -7,7 +7,7 @@ from sdlib.models.maps import CrossAttentionMaps
 from sdlib.models.mlp import MLP, MLPConfig
 from sdlib.models.stable_diffusion import StableDiffusionConfig
 from sdlib.models.unet import UNet, UNetConfig
-from sdlib.models.vae import AutoencoderKL, Latents, VAEConfig
+from sdlib.models.vae import AutoencoderKL, DiagonalGaussian, VAEConfig
 
 __all__ = [
     "MLP",
@@ -18,7 +18,7 @@ __all__ = [
     "CrossAttentionMaps",
     "DiT",
     "DiTConfig",
-    "Latents",
+    "DiagonalGaussian",
     "MLPConfig",
     "StableDiffusionConfig",
     "TextEmbedding",

@@ -17,7 +17,11 @@ class Attention(nn.Module):
 
     Multi-head scaled dot-product attention (Vaswani et al. 2017, section 3.2). Without a context,
     `x` looks at itself. The weights are never written down by torch's fused kernels; whoever wants
-    to see them asks for `maps`, or sets `watch`.
+    to see them asks for `maps`, or sets `on_weights`.
+
+    Image tokens are a second context with keys and values of its own: the same queries look at it,
+    and the two answers are added (decoupled cross-attention; Ye et al. 2023, IP-Adapter, equation
+    5).
 
     Args:
         width: of the tokens, in and out.
@@ -25,11 +29,13 @@ class Attention(nn.Module):
         context_width: of the tokens looked at; by default those of `x`.
         bias: whether queries, keys and values have a bias (CLIP's and the autoencoder's do).
         causal: whether a token sees only itself and those before it.
+        image_width: of the image tokens that `x` looks at as well; 0 for none.
 
     Attributes:
         slices: into how many parts to cut the queries, which are answered one after the other: less
             memory where no fused kernel fits.
-        watch: called with the weights, `[b, heads, n, m]`, at every forward pass, if it is set.
+        on_weights: called with the weights, `[b, heads, n, m]`, at every forward pass, if it is
+            set.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class Attention(nn.Module):
         context_width: int | None = None,
         bias: bool = False,
         causal: bool = False,
+        image_width: int = 0,
     ):
         super().__init__()
         if width % heads:
@@ -48,25 +55,36 @@ class Attention(nn.Module):
         self.k = nn.Linear(context_width or width, width, bias=bias)
         self.v = nn.Linear(context_width or width, width, bias=bias)
         self.out = nn.Linear(width, width)
+        self.image_k = nn.Linear(image_width, width, bias=False) if image_width else None
+        self.image_v = nn.Linear(image_width, width, bias=False) if image_width else None
         self.slices = 1
-        self.watch: Callable[[Tensor], None] | None = None
+        self.on_weights: Callable[[Tensor], None] | None = None
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, image: Tensor | None = None
+    ) -> Tensor:
         context = x if context is None else context
         q, k, v = self._split(self.q(x)), self._split(self.k(context)), self._split(self.v(context))
-        if self.watch is not None:
+        if self.on_weights is not None:
             weights = self._weights(q, k)
-            self.watch(weights)
+            self.on_weights(weights)
             mixed = weights.to(v.dtype) @ v
-        elif self.slices > 1 and not self.causal:
-            parts = q.chunk(self.slices, dim=2)
-            mixed = torch.cat([F.scaled_dot_product_attention(p, k, v) for p in parts], dim=2)
         else:
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+            mixed = self._attend(q, k, v)
+        if image is not None:
+            k, v = self._split(self.image_k(image)), self._split(self.image_v(image))
+            mixed = mixed + self._attend(q, k, v)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """`[b, heads, n, d]`: the values, mixed by how well their keys fit the queries."""
+        if self.slices > 1 and not self.causal:
+            parts = q.chunk(self.slices, dim=2)
+            return torch.cat([F.scaled_dot_product_attention(p, k, v) for p in parts], dim=2)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+
     def maps(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The weights, `[b, heads, n, m]` in float32; each row sums to 1."""
+        """The weights over the context, `[b, heads, n, m]` in float32; each row sums to 1."""
         return self._weights(
             self._split(self.q(x)), self._split(self.k(x if context is None else context))
         )

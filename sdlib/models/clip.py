@@ -1,6 +1,7 @@
 """CLIP's text encoder: tokens to the vectors that the U-Net looks at (Chapter 17)."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,7 @@ class CLIPTextConfig:
         return cls(**{"width": 32, "layers": 2, "heads": 4, **changes})
 
 
-@dataclass(frozen=True)
-class TextEmbedding:
+class TextEmbedding(NamedTuple):
     """`tokens [b, n, width]`; `pooled [b, width or projection]`, the whole text in one vector."""
 
     tokens: Tensor
@@ -65,7 +65,7 @@ class TextEmbedding:
 
 
 class Layer(nn.Module):
-    """Tokens look back at those before them, then each thinks: `[b, n, width]`."""
+    """A pre-norm transformer layer with causal self-attention: `[b, n, width]`."""
 
     def __init__(self, config: CLIPTextConfig):
         super().__init__()
@@ -95,6 +95,19 @@ class CLIPTextEncoder(nn.Module):
             nn.Linear(config.width, config.projection, bias=False) if config.projection else None
         )
 
+    def check_ids(self, ids: Tensor) -> None:
+        """Refuse ids beyond the vocabulary, which `forward` cannot look at.
+
+        Raises:
+            ValueError: says which there are, and which there may be.
+        """
+        last = self.config.vocabulary - 1
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= last:
+            raise ValueError(
+                f"ids must lie between 0 and {last}, the vocabulary of this text encoder; "
+                f"got {int(ids.min())} to {int(ids.max())}."
+            )
+
     def forward(self, ids: Tensor, skip: int = 0, norm: bool = True) -> TextEmbedding:
         """The vectors of each token, and of the text.
 
@@ -104,17 +117,13 @@ class CLIPTextEncoder(nn.Module):
             norm: whether the last norm is applied to the tokens; SDXL leaves it out.
 
         Raises:
-            ValueError: for ids of another shape or beyond the vocabulary, or a skip of all layers.
+            ValueError: for ids of another shape, or a skip of all layers; `check_ids` looks at
+                what the ids are.
         """
         config = self.config
         if ids.ndim != 2 or not 0 < ids.shape[1] <= config.length:
             raise ValueError(
                 f"ids must be [b, n] with n from 1 to {config.length}; got {tuple(ids.shape)}."
-            )
-        if not 0 <= int(ids.min()) <= int(ids.max()) < config.vocabulary:
-            raise ValueError(
-                f"ids must lie between 0 and {config.vocabulary - 1}, the vocabulary of this text "
-                f"encoder; got {int(ids.min())} to {int(ids.max())}."
             )
         if not 0 <= skip < config.layers:
             raise ValueError(f"skip must lie between 0 and {config.layers - 1}; got {skip}.")

@@ -1,12 +1,14 @@
 """The diffusion transformer: patches as tokens, conditions through the norms (Chapter 13)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdlib.models.attention import Attention
+from sdlib.models.conditions import Conditioned, read_label
 from sdlib.models.layers import time_embedding
 
 FREQUENCIES = 256  # numbers that tell the time
@@ -22,7 +24,9 @@ class DiTConfig:
         patch: pixels a side of a token.
         width, depth, heads: of the transformer.
         classes: how many classes it knows, with one more for none; 0 for no classes.
-        text_width: of text tokens that it looks at by cross-attention; 0 for no text.
+        context_width: of text tokens that it looks at by cross-attention; 0 for no text.
+        time_scale: what t is multiplied by before it is embedded: 1 for a table's entries, 1000
+            for t in [0, 1].
     """
 
     channels: int = 4
@@ -32,15 +36,22 @@ class DiTConfig:
     depth: int = 28
     heads: int = 16
     classes: int = 1000
-    text_width: int = 0
+    context_width: int = 0
+    time_scale: float = 1.0
 
     def __post_init__(self):
         if self.width % 4:
             raise ValueError(f"width must be a multiple of 4; got {self.width}.")
-        if self.classes and self.text_width:
+        if self.classes and self.context_width:
             raise ValueError(
-                "a DiT looks at classes or at text, not at both; set classes or text_width to 0."
+                "a DiT looks at classes or at text, not at both; set classes or context_width to 0."
             )
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The keys of a condition that such a DiT knows."""
+        has = {"context": self.context_width, "label": self.classes}
+        return tuple(key for key, size in has.items() if size)
 
     @classmethod
     def xl_2(cls) -> "DiTConfig":
@@ -84,8 +95,8 @@ class Block(nn.Module):
         self.condition = nn.Linear(width, 6 * width)
         self.self_attention = Attention(width, config.heads, bias=True)
         self.cross_attention = (
-            Attention(width, config.heads, config.text_width, bias=True)
-            if config.text_width
+            Attention(width, config.heads, config.context_width, bias=True)
+            if config.context_width
             else None
         )
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -95,20 +106,21 @@ class Block(nn.Module):
             nn.init.zeros_(self.cross_attention.out.weight)
             nn.init.zeros_(self.cross_attention.out.bias)
 
-    def forward(self, x: Tensor, condition: Tensor, text: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, context: Tensor | None) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.condition(condition).chunk(6, dim=1)
         x = x + gate1[:, None] * self.self_attention(_modulate(x, shift1, scale1))
         if self.cross_attention is not None:
-            x = x + self.cross_attention(x, text)
+            x = x + self.cross_attention(x, context)
         h = F.gelu(self.up(_modulate(x, shift2, scale2)), approximate="tanh")
         return x + gate2[:, None] * self.down(h)
 
 
-class DiT(nn.Module):
+class DiT(Conditioned):
     """`(x [b, c, h, w], t [b], cond) -> [b, out_channels, h, w]` (Peebles & Xie 2023).
 
-    `cond` is a class a sample, `[b]` (None, or `config.classes`, for none), or, where the config
-    has a text width, text tokens `[b, m, text_width]`. Heights and widths are multiples of a patch.
+    `cond` is a class a sample ("label"), `[b]` (None, or `config.classes`, for none), or, where the
+    config has a context width, text tokens ("context"), `[b, m, context_width]`. Heights and widths
+    are multiples of a patch.
 
     Raises:
         ValueError: for a condition or a size that does not fit.
@@ -128,7 +140,7 @@ class DiT(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         patch = self.config.patch
         if x.ndim != 4 or x.shape[1] != self.config.channels or any(n % patch for n in x.shape[2:]):
             raise ValueError(
@@ -136,39 +148,28 @@ class DiT(nn.Module):
                 f"{patch}; got shape {tuple(x.shape)}."
             )
         h, w = (n // patch for n in x.shape[2:])
-        text, label = self._conditions(cond, x)
-        condition = self.time(time_embedding(t, FREQUENCIES).to(x.dtype))
+        context, label = self._conditions(cond, x)
+        time = time_embedding(t * self.config.time_scale, FREQUENCIES)
+        condition = self.time(time.to(x.dtype))
         condition = F.silu(condition if label is None else condition + label)
 
         x = self.stem(x).flatten(2).transpose(1, 2)  # b c h w -> b (h w) d
         x = x + grid_positions(self.config.width, h, w).to(x)
         for block in self.blocks:
-            x = block(x, condition, text)
+            x = block(x, condition, context)
         x = self.head(_modulate(x, *self.condition(condition).chunk(2, dim=1)))
         x = x.unflatten(2, (patch, patch, -1)).unflatten(1, (h, w))  # b h w p q c
         return x.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # b c (h p) (w q)
 
-    def _conditions(self, cond: Tensor | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The text to look at, and the vector of the class."""
-        config = self.config
-        if config.text_width:
-            if cond is None or cond.ndim != 3 or cond.shape[2] != config.text_width:
-                raise ValueError(
-                    f"text must be [b, m, {config.text_width}]; "
-                    f"got {None if cond is None else tuple(cond.shape)}."
-                )
-            return cond, None
-        if self.label is None:
-            if cond is not None:
-                raise ValueError("this DiT was built without conditions; cond must be None.")
-            return None, None
-        if cond is None:
-            cond = torch.full((len(x),), config.classes, device=x.device)
-        if cond.shape != x.shape[:1] or cond.is_floating_point():
-            raise ValueError(f"cond must hold a class for each of {len(x)} samples, [b].")
-        if len(cond) and not 0 <= int(cond.min()) <= int(cond.max()) <= config.classes:
+    def _conditions(self, cond: Any, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The tokens to look at, and the vector of the class."""
+        width, cond = self.config.context_width, self.read(cond)
+        context = cond.get("context")
+        if width and (context is None or context.ndim != 3 or context.shape[2] != width):
             raise ValueError(
-                f"classes must lie between 0 and {config.classes - 1}, or be {config.classes} for "
-                f"none; got {int(cond.min())} to {int(cond.max())}."
+                f"cond['context'] must be [b, m, {width}]; "
+                f"got {None if context is None else tuple(context.shape)}."
             )
-        return None, self.label(cond)
+        if self.label is None:
+            return context, None
+        return None, self.label(read_label(cond, x, self.config.classes))

@@ -28,8 +28,23 @@ def time_embedding(t: Tensor, width: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+def guidance_embedding(scale: Tensor, width: int) -> Tensor:
+    """A guidance scale `[b]` -> `[b, width]`, float32: sines, then cosines, of 1000 (scale - 1).
+
+    Luo et al. 2023 (LCM), section 4.2, whose w is scale - 1; frequencies as in DDPM's code,
+    10000^(-i / (width / 2 - 1)).
+    """
+    half = width // 2
+    i = torch.arange(half, dtype=torch.float32, device=scale.device)
+    angle = 1000 * (scale.float()[:, None] - 1) * torch.exp(-math.log(10000) * i / (half - 1))
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
 class ResBlock(nn.Module):
-    """Two norms, activations and convolutions beside a straight way: `[b, c, h, w]`, c changes.
+    """Two layers of norm, SiLU and convolution with a residual connection around them.
+
+    `[b, inputs, h, w] -> [b, outputs, h, w]` (Ho et al. 2020, appendix B). Where the number of
+    channels changes, the residual connection is a 1x1 convolution.
 
     Args:
         inputs, outputs: channels.
@@ -59,16 +74,16 @@ class Downsample(nn.Module):
 
     Args:
         channels: in and out.
-        lopsided: pad on the right and below only, as the autoencoder does.
+        asymmetric: pad on the right and below only, as the autoencoder does.
     """
 
-    def __init__(self, channels: int, lopsided: bool = False):
+    def __init__(self, channels: int, asymmetric: bool = False):
         super().__init__()
-        self.lopsided = lopsided
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if lopsided else 1)
+        self.asymmetric = asymmetric
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if asymmetric else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.lopsided else x)
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.asymmetric else x)
 
 
 class Upsample(nn.Module):
@@ -83,14 +98,18 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, (h, w), mode="nearest"))
 
 
-class GEGLU(nn.Linear):
-    """A linear layer, one half of whose output lets the other pass (Shazeer 2020).
+class GEGLU(nn.Module):
+    """A gated linear unit with GELU (Shazeer 2020, section 2): value * GELU(gate).
 
-    `[..., d] -> [..., outputs / 2]`; in the weight, what passes comes first, then its gate.
+    `[..., inputs] -> [..., outputs]`. Both come from one projection, the value's half first.
     """
 
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.proj = nn.Linear(inputs, 2 * outputs)
+
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = super().forward(x).chunk(2, dim=-1)
+        value, gate = self.proj(x).chunk(2, dim=-1)
         return value * F.gelu(gate)
 
 
@@ -99,7 +118,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, factor: int = 4):
         super().__init__()
-        self.up = GEGLU(width, 2 * factor * width)
+        self.up = GEGLU(width, factor * width)
         self.down = nn.Linear(factor * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,20 +129,28 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Tokens look at each other, then at the context, then each thinks: `[b, n, d]`."""
+    """Self-attention, cross-attention to the context, a feed-forward network: `[b, n, d]`.
 
-    def __init__(self, width: int, heads: int, context_width: int):
+    Without a context (`context_width = 0`) there is no cross-attention.
+    """
+
+    def __init__(self, width: int, heads: int, context_width: int = 0, image_width: int = 0):
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.self_attention = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.cross_attention = Attention(width, heads, context_width)
+        self.cross_attention = None
+        if context_width:
+            self.norm2 = nn.LayerNorm(width)
+            self.cross_attention = Attention(width, heads, context_width, image_width=image_width)
         self.norm3 = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, image: Tensor | None = None
+    ) -> Tensor:
         x = x + self.self_attention(self.norm1(x))
-        x = x + self.cross_attention(self.norm2(x), context)
+        if self.cross_attention is not None:
+            x = x + self.cross_attention(self.norm2(x), context, image)
         return x + self.feed_forward(self.norm3(x))
 
 
@@ -131,23 +158,27 @@ class SpatialTransformer(nn.Module):
     """Transformer blocks over the pixels of an image, which are its tokens: `[b, c, h, w]`.
 
     Args:
-        width, heads, context_width: of the blocks.
+        width, heads, context_width, image_width: of the blocks.
         depth: how many blocks.
     """
 
-    def __init__(self, width: int, heads: int, context_width: int, depth: int = 1):
+    def __init__(
+        self, width: int, heads: int, context_width: int = 0, depth: int = 1, image_width: int = 0
+    ):
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, width, eps=1e-6)
-        self.enter = nn.Linear(width, width)
+        self.proj_in = nn.Linear(width, width)
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, heads, context_width) for _ in range(depth)
+            TransformerBlock(width, heads, context_width, image_width) for _ in range(depth)
         )
-        self.leave = nn.Linear(width, width)
+        self.proj_out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, image: Tensor | None = None
+    ) -> Tensor:
         tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # b c h w -> b (h w) c
-        tokens = self.enter(tokens)
+        tokens = self.proj_in(tokens)
         for block in self.blocks:
-            tokens = block(tokens, context)
-        tokens = self.leave(tokens)
+            tokens = block(tokens, context, image)
+        tokens = self.proj_out(tokens)
         return x + tokens.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)

@@ -20,17 +20,17 @@ class CrossAttentionMaps:
 
     def __init__(self, unet: nn.Module):
         blocks = [m for m in unet.modules() if isinstance(m, TransformerBlock)]
-        self.layers = [block.cross_attention for block in blocks]
+        self.layers = [b.cross_attention for b in blocks if b.cross_attention is not None]
         self._seen: dict[int, Tensor] = {}
 
     def __enter__(self) -> "CrossAttentionMaps":
         for i, layer in enumerate(self.layers):
-            layer.watch = partial(self._keep, i)
+            layer.on_weights = partial(self._keep, i)
         return self
 
     def __exit__(self, *_) -> None:
         for layer in self.layers:
-            layer.watch = None
+            layer.on_weights = None
 
     def _keep(self, i: int, weights: Tensor) -> None:
         self._seen[i] = weights.detach().mean(dim=1)  # b heads n m -> b n m

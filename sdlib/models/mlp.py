@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sdlib.models.conditions import Conditioned, read_label
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class MLPConfig:
         if not self.t_max > 0:
             raise ValueError(f"t_max must be positive; got {self.t_max}.")
 
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The keys of a condition that such an MLP knows."""
+        return ("label",) if self.classes else ()
+
 
 def time_features(t: Tensor, t_max: float, frequencies: int) -> Tensor:
     """`[b]` times -> `[b, 1 + 2 * frequencies]` smooth features: u, sin(k pi u), cos(k pi u).
@@ -47,11 +55,11 @@ def time_features(t: Tensor, t_max: float, frequencies: int) -> Tensor:
     return torch.cat([u, torch.sin(math.pi * k * u), torch.cos(math.pi * k * u)], dim=1)
 
 
-class MLP(nn.Module):
+class MLP(Conditioned):
     """`(x [b, dim], t [b], cond) -> [b, dim]`; what the output means is up to the training target.
 
-    Class `classes` (one past the last) stands for "no class": it is what `cond=None` means to a
-    conditional network.
+    Where the config has classes, `cond` is a class a sample ("label"), `[b]`. Class `classes` (one
+    past the last) stands for "no class": it is what `cond=None` means to a conditional network.
     """
 
     def __init__(self, config: MLPConfig | None = None):
@@ -65,33 +73,21 @@ class MLP(nn.Module):
         if config.classes:
             self.label = nn.Embedding(config.classes + 1, config.width)
 
-    def forward(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
         config = self.config
         if x.ndim != 2 or x.shape[1] != config.dim:
             raise ValueError(f"x must be [b, {config.dim}]; got shape {tuple(x.shape)}.")
-        t = torch.as_tensor(t, dtype=x.dtype).to(x.device)
+        precision = torch.promote_types(x.dtype, torch.float32)  # half would round times
+        t = torch.as_tensor(t, dtype=precision).to(x.device)
         if t.ndim and t.shape != x.shape[:1]:
             raise ValueError(f"t must be one time or [{len(x)}]; got shape {tuple(t.shape)}.")
         t = t.expand(len(x))
-        h = self.first(torch.cat([x, time_features(t, config.t_max, config.frequencies)], dim=1))
+        time = time_features(t, config.t_max, config.frequencies).to(x.dtype)
+        h = self.first(torch.cat([x, time], dim=1))
+        cond = self.read(cond)
         if config.classes:
-            h = h + self.label(self._classes(cond, x))
-        elif cond is not None:
-            raise ValueError("this network was built without classes; cond must be None.")
+            h = h + self.label(read_label(cond, x, config.classes))
         h = F.silu(h)
         for layer in self.hidden:
             h = h + F.silu(layer(h))
         return self.last(h)
-
-    def _classes(self, cond: Tensor | None, x: Tensor) -> Tensor:
-        if cond is None:
-            return torch.full((len(x),), self.config.classes, device=x.device)
-        cond = torch.as_tensor(cond).to(x.device)
-        whole = not cond.is_floating_point() and cond.shape == x.shape[:1]
-        if not whole or not bool(((cond >= 0) & (cond <= self.config.classes)).all()):
-            raise ValueError(
-                f"cond must hold a class for each of {len(x)} samples, a whole number from 0 to "
-                f"{self.config.classes - 1}, or {self.config.classes} for none; "
-                f"got {cond.dtype} of shape {tuple(cond.shape)}: {cond.unique().tolist()[:8]}."
-            )
-        return cond.long()

@@ -32,10 +32,13 @@ def pack(network: nn.Module) -> nn.Module:
         for x in islice(layer.parameters(recurse=False), 1)
         if _has_kernels(x)
     }
+    for layer in network.modules():
+        if type(layer) is GEGLU and type(layer.proj) is nn.Linear and layer.proj in at:
+            layer.__class__, layer.proj.__class__ = PackedGEGLU, PackedGates
     # in the order of a mapped file, whose windows are let go when all in them is packed or copied
     for layer in sorted(at, key=at.get):
-        if type(layer) in PACKED:
-            layer.__class__ = PACKED[type(layer)]
+        layer.__class__ = PACKED.get(type(layer), type(layer))
+        if isinstance(layer, Packed):
             layer.pack()
         for name, x in layer.named_parameters(recurse=False):
             if not x.is_mkldnn:
@@ -117,21 +120,33 @@ class PackedLinear(Packed, nn.Linear):
         return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
 
 
-class PackedGEGLU(PackedLinear, GEGLU):
-    """A packed `GEGLU`: the gate, and what it lets through, in two products and no pass besides."""
+class PackedGates(PackedLinear):
+    """The projection of a GEGLU, whose two halves, value and gate, are packed apart."""
 
     cuts = 2
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.packed:
             return super().forward(x)
-        (value, gate), (value_bias, gate_bias) = self.packed, self.bias.chunk(2)
+        halves = zip(self.packed, self.bias.chunk(2), strict=True)
+        linear = torch.ops.mkldnn._linear_pointwise
+        return torch.cat([linear(x, w, b, "none", [], "") for w, b in halves], dim=-1)
+
+
+class PackedGEGLU(GEGLU):
+    """A packed `GEGLU`: GELU and the product of value and gate happen while they are in cache."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        proj = self.proj
+        if type(proj) is not PackedGates or not proj.packed:
+            return super().forward(x)
+        (value, gate), (value_bias, gate_bias) = proj.packed, proj.bias.chunk(2)
         linear = torch.ops.mkldnn._linear_pointwise
         opened = linear(x, gate, gate_bias, "gelu", [], "none")
         return linear.binary(x, opened, value, value_bias, "mul")
 
 
-PACKED = {nn.Conv2d: PackedConv2d, nn.Linear: PackedLinear, GEGLU: PackedGEGLU}
+PACKED = {nn.Conv2d: PackedConv2d, nn.Linear: PackedLinear}
 
 
 def _has_kernels(weight: Tensor) -> bool:

@@ -54,22 +54,45 @@ class VAEConfig:
         return cls(**{"widths": (32, 32, 64, 64), "blocks": 1, **changes})
 
 
-@dataclass(frozen=True)
-class Latents:
-    """A Gaussian for each number of a latent: `mean` and `std`, each `[b, c, h, w]`, scaled."""
+@dataclass(frozen=True, eq=False)
+class DiagonalGaussian:
+    """A Gaussian for each number of a latent: what the encoder says of a picture.
 
-    mean: Tensor
-    std: Tensor
+    Attributes:
+        moments: mean and log-variance of the unscaled latents, stacked, `[b, 2c, h, w]`.
+        scale: what latents are multiplied by.
+    """
+
+    moments: Tensor
     scale: float = 1.0
 
+    @property
+    def mean(self) -> Tensor:
+        """Of the scaled latents, `[b, c, h, w]`."""
+        return self.scale * self.moments.chunk(2, dim=1)[0]
+
+    @property
+    def log_variance(self) -> Tensor:
+        """Of the unscaled latents, `[b, c, h, w]`, kept between -30 and 20."""
+        return self.moments.chunk(2, dim=1)[1].clamp(-30, 20)
+
+    @property
+    def std(self) -> Tensor:
+        """Of the scaled latents, `[b, c, h, w]`."""
+        return self.scale * (0.5 * self.log_variance).exp()
+
     def sample(self, noise: Callable[[Tensor], Tensor] = torch.randn_like) -> Tensor:
-        """A draw (Kingma & Welling 2014, section 2.4)."""
+        """Scaled latents, `[b, c, h, w]`, drawn (Kingma & Welling 2014, section 2.4)."""
         return self.mean + self.std * noise(self.mean)
 
     def kl(self) -> Tensor:
-        """The divergence of the unscaled latents from a standard normal, in nats: `[b]`."""
-        mean, variance = self.mean / self.scale, (self.std / self.scale) ** 2
-        return 0.5 * (mean**2 + variance - 1 - variance.log()).flatten(1).sum(1)
+        """The divergence of the unscaled latents from a standard normal, in nats: `[b]`, float32.
+
+        Kingma & Welling 2014, appendix B.
+        """
+        mean, log_variance = self.moments.float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30, 20)
+        return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
 
 
 class ImageAttention(nn.Module):
@@ -101,7 +124,7 @@ class Level(nn.Module):
 
 
 def _through(levels: nn.ModuleList, x: Tensor) -> Tensor:
-    """In a single loop: here nobody holds on to a large input while the next layers run."""
+    """All layers in one flat loop, so that no caller's frame keeps a large input alive."""
     for layer in (layer for level in levels for layer in level.layers()):
         x = layer(x)
     return x
@@ -124,7 +147,7 @@ class Encoder(nn.Module):
                 widths[max(i - 1, 0)],
                 width,
                 config.blocks,
-                Downsample(width, lopsided=True) if i < last else None,
+                Downsample(width, asymmetric=True) if i < last else None,
             )
             for i, width in enumerate(widths)
         )
@@ -169,7 +192,7 @@ class AutoencoderKL(nn.Module):
     The scale is applied inside: what `encode` gives is what the U-Net was trained on.
 
     Attributes:
-        one_by_one: encode and decode the pictures of a batch one after the other: less memory.
+        slicing: encode and decode the pictures of a batch one after the other: less memory.
         tile: decode and encode in overlapping tiles of this many latents a side, where a picture is
             larger; None for the whole at once. Norms then see tiles instead of the picture, so
             colors may differ a little.
@@ -181,10 +204,10 @@ class AutoencoderKL(nn.Module):
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.to_moments = nn.Conv2d(2 * config.latent, 2 * config.latent, 1)
         self.from_latents = nn.Conv2d(config.latent, config.latent, 1)
-        self.one_by_one = False
+        self.slicing = False
         self.tile: int | None = None
 
-    def encode(self, pixels: Tensor) -> Latents:
+    def encode(self, pixels: Tensor) -> DiagonalGaussian:
         """`[b, 3, H, W]` in [-1, 1] -> the distribution of its latents, `[b, latent, h, w]`.
 
         Raises:
@@ -198,10 +221,7 @@ class AutoencoderKL(nn.Module):
             )
         side = self.tile and self.tile * f
         moments = self._each(lambda x: self.to_moments(self.encoder(x)), pixels, side, (1, f))
-        mean, log_variance = moments.chunk(2, dim=1)
-        std = (0.5 * log_variance.clamp(-30, 20)).exp()
-        scale = self.config.scale
-        return Latents(scale * mean, scale * std, scale)
+        return DiagonalGaussian(moments, self.config.scale)
 
     def decode(self, latents: Tensor) -> Tensor:
         """`[b, latent, h, w]` -> pictures, `[b, 3, H, W]`, about in [-1, 1]."""
@@ -217,7 +237,7 @@ class AutoencoderKL(nn.Module):
 
     def _each(self, f: Callable, x: Tensor, side: int | None, ratio: tuple[int, int]) -> Tensor:
         """f over the batch, its pictures and its tiles, as the attributes ask."""
-        if self.one_by_one and len(x) > 1:
+        if self.slicing and len(x) > 1:
             return torch.cat([self._each(f, part, side, ratio) for part in x.split(1)])
         return f(x) if side is None or max(x.shape[2:]) <= side else tiled(f, x, side, ratio)
 

@@ -14,7 +14,7 @@ from sdlib.checks import pick
 from sdlib.diffusion import Step, classifier_free, schedule, seeded
 from sdlib.diffusion.inpainting import blend, inpainting
 from sdlib.diffusion.tensors import state
-from sdlib.models import Attention, Latents, StableDiffusionConfig
+from sdlib.models import Attention, DiagonalGaussian, StableDiffusionConfig
 from sdlib.models.packing import pack
 from sdlib.pipeline.frame import Frame, by_word
 from sdlib.pipeline.parts import DTYPES, Parts, short, usable
@@ -156,7 +156,7 @@ class StableDiffusion:
             for layer in network.modules():
                 if isinstance(layer, Attention):
                     layer.slices = attention_slices
-        self.vae.one_by_one, self.vae.tile, self.at_once = vae_slices, vae_tile, at_once
+        self.vae.slicing, self.vae.tile, self.at_once = vae_slices, vae_tile, at_once
         return self
 
     @property
@@ -342,14 +342,9 @@ class StableDiffusion:
 
     def encode(self, pixels: Tensor, noise: Callable, batch: int = 1) -> Tensor:
         """A picture `[1, 3, H, W]` in [-1, 1] to latents `[batch, 4, h, w]`, drawn with `noise`."""
-
-        def moments(vae, pixels):
-            latents = vae.encode(pixels)
-            return torch.stack([latents.mean, latents.std])
-
-        mean, std = state(self.parts.ask("vae", moments, pixels))
-        shape = (batch, *mean.shape[1:])
-        return Latents(mean.expand(shape), std.expand(shape)).sample(noise)
+        moments = state(self.parts.ask("vae", lambda vae, x: vae.encode(x).moments, pixels))
+        moments = moments.expand(batch, *moments.shape[1:])
+        return DiagonalGaussian(moments, self.config.vae.scale).sample(noise)
 
     def decode(self, latents: Tensor) -> "list[Image]":
         """Latents `[b, 4, h, w]` to pictures."""

@@ -64,6 +64,11 @@ def unet_rows(config: UNetConfig) -> Iterator[Row]:
     yield from _mlp(ROOT.at("time", "time_embed", "time_embedding"))
     if config.added:
         yield from _mlp(ROOT.at("added", "label_emb.0", "add_embedding"))
+    if config.classes:
+        yield from ROOT.at("label", "label_emb", "class_embedding").rows("weight")
+    if config.guidance_width:
+        here = ROOT.at("guidance", "time_embed.cond_proj", "time_embedding.cond_proj")
+        yield from here.rows("weight")
     yield from ROOT.at("stem", "input_blocks.0.0", "conv_in").rows()
 
     levels = range(len(config.widths))
@@ -76,7 +81,7 @@ def unet_rows(config: UNetConfig) -> Iterator[Row]:
                 here.at(f"blocks.{j}", "0", f"resnets.{j}"), changes=now != widths[i]
             )
             yield from _transformer(
-                here.at(f"attend.{j}", "1", f"attentions.{j}"), config, config.depth[i]
+                here.at(f"transformers.{j}", "1", f"attentions.{j}"), config, config.depth[i]
             )
             now, block = widths[i], block + 1
             aside.append(now)
@@ -89,7 +94,8 @@ def unet_rows(config: UNetConfig) -> Iterator[Row]:
 
     here = ROOT.at("middle", "middle_block", "mid_block")
     yield from _res_block(here.at("blocks.0", "0", "resnets.0"), changes=False)
-    yield from _transformer(here.at("attend.0", "1", "attentions.0"), config, config.middle_depth)
+    middle = here.at("transformers.0", "1", "attentions.0")
+    yield from _transformer(middle, config, config.middle_depth)
     yield from _res_block(here.at("blocks.1", "2", "resnets.1"), changes=False)
 
     block = 0
@@ -100,7 +106,7 @@ def unet_rows(config: UNetConfig) -> Iterator[Row]:
                 here.at(f"blocks.{j}", "0", f"resnets.{j}"), changes=now + aside.pop() != widths[i]
             )
             yield from _transformer(
-                here.at(f"attend.{j}", "1", f"attentions.{j}"), config, config.depth[i]
+                here.at(f"transformers.{j}", "1", f"attentions.{j}"), config, config.depth[i]
             )
             now, block = widths[i], block + 1
         if i:  # in the original, the last thing in the last block of its level
@@ -131,21 +137,26 @@ def _res_block(here: Place, changes: bool) -> Iterator[Row]:
 def _transformer(here: Place, config: UNetConfig, depth: int) -> Iterator[Row]:
     if not depth:
         return
-    doors = () if config.linear else ("original", "diffusers")
+    projections = () if config.linear else ("original", "diffusers")
     yield from here.at("norm", "norm").rows()
-    yield from here.at("enter", "proj_in").rows(convolution=doors)
+    yield from here.at("proj_in", "proj_in").rows(convolution=projections)
     for i in range(depth):
         block = here.at(f"blocks.{i}", f"transformer_blocks.{i}")
-        for n, ours in enumerate(("self_attention", "cross_attention"), start=1):
+        attentions = ("self_attention", "cross_attention")[: 2 if config.context_width else 1]
+        for n, ours in enumerate(attentions, start=1):
             yield from block.at(f"norm{n}", f"norm{n}").rows()
             attention = block.at(ours, f"attn{n}")
             for letter in "qkv":
                 yield from attention.at(letter, f"to_{letter}").rows("weight")
             yield from attention.at("out", "to_out.0").rows()
+            if config.image_width and ours == "cross_attention":  # IP-Adapter's names in diffusers
+                for letter in "kv":
+                    key = attention.at(f"image_{letter}", f"processor.to_{letter}_ip.0")
+                    yield from key.rows("weight")
         yield from block.at("norm3", "norm3").rows()
-        yield from block.at("feed_forward.up", "ff.net.0.proj").rows()
+        yield from block.at("feed_forward.up.proj", "ff.net.0.proj").rows()
         yield from block.at("feed_forward.down", "ff.net.2").rows()
-    yield from here.at("leave", "proj_out").rows(convolution=doors)
+    yield from here.at("proj_out", "proj_out").rows(convolution=projections)
 
 
 # --- the autoencoder ------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def test_cross_attention_is_written_out():
 def test_watched_attention_gives_the_same_and_shows_its_maps(causal):
     layer, tokens, seen = Attention(WIDTH, HEADS, causal=causal), x(), []
     fused = layer(tokens)
-    layer.watch = seen.append
+    layer.on_weights = seen.append
     torch.testing.assert_close(layer(tokens), fused)
     (weights,) = seen
     assert weights.shape == (B, HEADS, N, N)

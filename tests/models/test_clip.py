@@ -102,13 +102,17 @@ def test_gradients_reach_every_parameter():
         (torch.zeros(1, 78, dtype=torch.long), r"n from 1 to 77; got \(1, 78\)"),
         (torch.zeros(1, 0, dtype=torch.long), r"n from 1 to 77; got \(1, 0\)"),
         (torch.zeros(5, dtype=torch.long), r"must be \[b, n\]"),
-        (torch.tensor([[3, 100]]), "between 0 and 99.*got 3 to 100"),
-        (torch.tensor([[-1, 3]]), "between 0 and 99.*got -1 to 3"),
     ],
 )
 def test_ids_that_do_not_fit(bad, message):
     with pytest.raises(ValueError, match=message):
         net()(bad)
+
+
+@pytest.mark.parametrize("bad, range", [([[3, 100]], "3 to 100"), ([[-1, 3]], "-1 to 3")])
+def test_ids_beyond_the_vocabulary(bad, range):
+    with pytest.raises(ValueError, match=f"between 0 and 99.*got {range}"):
+        net().check_ids(torch.tensor(bad))
 
 
 def test_what_else_is_refused():
@@ -117,3 +121,9 @@ def test_what_else_is_refused():
             net()(TEXTS, skip=skip)
     with pytest.raises(ValueError, match="unknown activation 'relu'; choose one of: gelu, quick"):
         net(activation="relu")
+
+
+def test_it_can_be_exported():
+    text = net().requires_grad_(False)
+    exported = torch.export.export(text, (TEXTS,))
+    torch.testing.assert_close(exported.module()(TEXTS).tokens, text(TEXTS).tokens)

@@ -35,7 +35,7 @@ def test_xl_2_has_the_parameters_of_the_paper():
 
 
 def test_a_fresh_block_is_the_identity_and_a_fresh_network_says_nothing():
-    for dit, text in ((net(), None), (net(classes=0, text_width=16), torch.randn(3, 5, 16))):
+    for dit, text in ((net(), None), (net(classes=0, context_width=16), torch.randn(3, 5, 16))):
         tokens, condition = torch.randn(3, 16, 32), torch.randn(3, 32)
         for block in dit.blocks:
             assert torch.equal(block(tokens, condition, text), tokens)
@@ -69,7 +69,7 @@ def test_every_input_matters():
     assert not torch.allclose(dit(X + 1, T, LABEL), out)
     assert not torch.allclose(dit(X, T + 50, LABEL), out)
     assert not torch.allclose(dit(X, T, (LABEL + 1) % 11), out)
-    reader = trained(classes=0, text_width=16)
+    reader = trained(classes=0, context_width=16)
     text = torch.randn(3, 5, 16)
     assert not torch.allclose(reader(X, T, text), reader(X, T, text + 1))
 
@@ -87,7 +87,7 @@ def test_other_sizes_and_no_conditions():
 def test_gradients_reach_every_parameter():
     for dit, cond in (
         (trained(), LABEL),
-        (trained(classes=0, text_width=16), torch.randn(3, 5, 16)),
+        (trained(classes=0, context_width=16), torch.randn(3, 5, 16)),
     ):
         dit(X, T, cond).square().mean().backward()
         silent = [n for n, p in dit.named_parameters() if p.grad is None or not p.grad.any()]
@@ -108,7 +108,7 @@ def test_half_precision(dtype, limit):
     "changes, message",
     [
         ({"width": 30}, "width must be a multiple of 4; got 30"),
-        ({"text_width": 16}, "classes or at text, not at both"),
+        ({"context_width": 16}, "classes or at text, not at both"),
         ({"heads": 5}, "multiple of heads; got 32 and 5"),
     ],
 )
@@ -126,9 +126,22 @@ def test_what_is_refused():
         with pytest.raises(ValueError, match="a class for each of 3 samples"):
             net()(X, T, bad)
     for bad in (LABEL + 1, LABEL - 1):
-        with pytest.raises(ValueError, match="between 0 and 9, or be 10 for none"):
-            net()(X, T, bad)
-    with pytest.raises(ValueError, match="without conditions"):
+        with pytest.raises(ValueError, match="between 0 and 9, or are 10 for none"):
+            net().check_condition(bad)
+    with pytest.raises(ValueError, match="without context and classes"):
         net(classes=0)(X, T, LABEL)
-    with pytest.raises(ValueError, match=r"text must be \[b, m, 16\]; got None"):
-        net(classes=0, text_width=16)(X, T)
+    with pytest.raises(ValueError, match=r"cond\['context'\] must be \[b, m, 16\]; got None"):
+        net(classes=0, context_width=16)(X, T)
+
+
+def test_continuous_time_is_as_visible_as_a_table():
+    fine, table = trained(time_scale=1000.0), trained()
+    table.load_state_dict(fine.state_dict())
+    t = torch.tensor([0.25, 0.5, 0.75])
+    torch.testing.assert_close(fine(X, t, LABEL), table(X, 1000 * t, LABEL))
+
+
+def test_it_can_be_exported():
+    dit = trained().requires_grad_(False)
+    exported = torch.export.export(dit, (X, T, LABEL))
+    torch.testing.assert_close(exported.module()(X, T, LABEL), dit(X, T, LABEL))

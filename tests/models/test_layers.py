@@ -52,15 +52,15 @@ def test_layers_leave_their_input_alone():
     assert torch.equal(x, kept)
 
 
-@pytest.mark.parametrize("lopsided", [False, True])
-def test_downsampling_looks_where_it_should(lopsided):
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_downsampling_looks_where_it_should(asymmetric):
     """With a kernel that takes its middle, it is every second pixel, from the padding's corner."""
-    layer = Downsample(1, lopsided)
+    layer = Downsample(1, asymmetric)
     torch.nn.init.zeros_(layer.conv.weight)
     torch.nn.init.zeros_(layer.conv.bias)
     layer.conv.weight.data[0, 0, 1, 1] = 1
     x = torch.arange(36.0).reshape(1, 1, 6, 6)
-    start = 1 if lopsided else 0
+    start = 1 if asymmetric else 0
     assert torch.equal(layer(x), x[:, :, start::2, start::2])
 
 
@@ -82,7 +82,7 @@ def test_feed_forward_by_hand():
     """Also for more tokens than are worked on at once."""
     layer = FeedForward(8)
     for x in (torch.randn(2, 5, 8), torch.randn(3, 700, 8)):
-        value, gate = (x @ layer.up.weight.T + layer.up.bias).split(32, dim=-1)
+        value, gate = (x @ layer.up.proj.weight.T + layer.up.proj.bias).split(32, dim=-1)
         passed = value * gate * 0.5 * (1 + torch.erf(gate / 2**0.5))
         torch.testing.assert_close(layer(x), passed @ layer.down.weight.T + layer.down.bias)
 
@@ -102,10 +102,10 @@ def test_spatial_transformer_sees_tokens_row_by_row():
     x, context = torch.randn(2, 32, 3, 5), torch.randn(2, 4, 8)
     out = layer(x, context)
     torch.testing.assert_close(layer(x.mT, context), out.mT)
-    tokens = layer.enter(layer.norm(x).flatten(2).mT)
+    tokens = layer.proj_in(layer.norm(x).flatten(2).mT)
     for block in layer.blocks:
         tokens = block(tokens, context)
-    torch.testing.assert_close(out - x, layer.leave(tokens).mT.unflatten(2, (3, 5)))
+    torch.testing.assert_close(out - x, layer.proj_out(tokens).mT.unflatten(2, (3, 5)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

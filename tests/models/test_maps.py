@@ -35,7 +35,7 @@ def test_they_are_the_layers_own(unet):
     blocks = [m for m in unet.modules() if isinstance(m, TransformerBlock)]
     hooks = [
         block.cross_attention.register_forward_pre_hook(
-            lambda layer, args: seen.append(layer.maps(*args).mean(dim=1))
+            lambda layer, args: seen.append(layer.maps(*args[:2]).mean(dim=1))
         )
         for block in blocks
     ]
@@ -66,11 +66,11 @@ def test_the_last_call_counts(unet):
 def test_nobody_watches_before_and_after(unet):
     maps = CrossAttentionMaps(unet)
     layers = [m.cross_attention for m in unet.modules() if isinstance(m, TransformerBlock)]
-    assert all(layer.watch is None for layer in layers)
+    assert all(layer.on_weights is None for layer in layers)
     with pytest.raises(KeyError), maps:
-        assert all(layer.watch is not None for layer in layers)
+        assert all(layer.on_weights is not None for layer in layers)
         raise KeyError
-    assert all(layer.watch is None for layer in layers)
+    assert all(layer.on_weights is None for layer in layers)
 
 
 def test_watching_changes_nothing(unet):

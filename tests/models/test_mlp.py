@@ -48,10 +48,15 @@ def test_classes():
     assert not torch.allclose(none, net(x, 7, torch.tensor([0, 1, 2, 0])))
     torch.testing.assert_close(net(x, 7, [0, 1, 2, 0]), net(x, 7, torch.tensor([0, 1, 2, 0])))
     assert net(x[:0], 7, torch.zeros(0, dtype=torch.long)).shape == (0, 2)
-    for bad in (torch.tensor([0, 1]), torch.full((4,), 4), torch.full((4,), -1), torch.zeros(4)):
+    for bad in (torch.tensor([0, 1]), torch.zeros(4)):
         with pytest.raises(ValueError, match="from 0 to 2"):
             net(x, 7, bad)
-    with pytest.raises(ValueError, match="without classes"):
+    for bad in (torch.full((4,), 4), torch.full((4,), -1)):
+        with pytest.raises(ValueError, match="between 0 and 2, or are 3 for none"):
+            net.check_condition(bad)
+    with pytest.raises(ValueError, match="no use for cond.'context'.; it knows label"):
+        net(x, 7, {"context": x})
+    with pytest.raises(ValueError, match="without context and classes"):
         MLP()(x, 7, torch.zeros(4))
 
 
@@ -68,3 +73,18 @@ def test_sizes():
             MLPConfig(**bad)
     with pytest.raises(ValueError, match="t_max"):
         MLPConfig(t_max=0)
+
+
+def test_half_precision_does_not_round_time():
+    net = MLP(MLPConfig(width=8))
+    x = torch.randn(2, 2)
+    right = net(x, torch.tensor([981.0, 985.0]))
+    half = net.bfloat16()(x.bfloat16(), torch.tensor([981.0, 985.0]))
+    torch.testing.assert_close(half.float(), right, rtol=0, atol=0.05)
+    assert not torch.equal(half, net(x.bfloat16(), torch.tensor([984.0, 984.0]).bfloat16()))
+
+
+def test_it_can_be_exported():
+    net = MLP(MLPConfig(width=8, classes=3)).requires_grad_(False)
+    inputs = torch.randn(4, 2), torch.arange(4.0), torch.tensor([0, 1, 2, 3])
+    torch.testing.assert_close(torch.export.export(net, inputs).module()(*inputs), net(*inputs))

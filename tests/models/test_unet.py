@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sdlib.models import UNet, UNetConfig
+from sdlib.models import Attention, UNet, UNetConfig
 
 COUNTS = {
     "sd15": 859_520_964,
@@ -135,7 +135,81 @@ def test_conditions_that_do_not_fit():
         net()(x[:, :3], t, context)
     with pytest.raises(ValueError, match=r"takes 9 channels.*cond\['concat'\]"):
         net(in_channels=9)(x, t, context)
-    with pytest.raises(ValueError, match=r"must be \[b, 6\]; got none"):
+    with pytest.raises(ValueError, match=r"needs cond\['added'\]"):
         net(added=6)(x, t, context)
-    with pytest.raises(ValueError, match="takes no added vector"):
+    with pytest.raises(ValueError, match="no use for cond.'added'.; it knows context, concat, res"):
         net()(x, t, {"context": context, "added": torch.zeros(2, 6)})
+    with pytest.raises(ValueError, match=r"holds 5 tensors, one for each of 4 skip.*got 2"):
+        net()(x, t, {"context": context, "residuals": (x, x)})
+    with pytest.raises(ValueError, match="a class for each of 2 samples"):
+        toy()(x, t, torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match="between 0 and 9, or are 10 for none"):
+        toy().check_condition(torch.tensor([0, 11]))
+    with pytest.raises(ValueError, match="image tokens go with a context"):
+        net(context_width=0, image_width=8)
+
+
+# --- from a toy to every condition ----------------------------------------------------------------
+
+
+def toy(**changes):
+    """No text: self-attention only, classes, and t from 0 to 1."""
+    return net(**{"context_width": 0, "classes": 10, "time_scale": 1000.0, **changes})
+
+
+def test_a_toy_needs_no_context():
+    unet, (x, _, _) = toy(depth=(0, 0), middle_depth=0, classes=0), inputs()
+    assert not any(isinstance(layer, Attention) for layer in unet.modules())
+    assert unet(x, torch.tensor([0.1, 0.9])).shape == x.shape
+    with pytest.raises(ValueError, match="without context and classes"):
+        unet(x, torch.tensor([0.1, 0.9]), torch.tensor([1, 2]))
+
+
+def test_no_class_is_one_more_class():
+    unet, (x, _, _) = toy(), inputs()
+    t = torch.tensor([0.2, 0.7])
+    none = unet(x, t)
+    assert torch.equal(none, unet(x, t, torch.tensor([10, 10])))
+    assert torch.equal(none, unet(x, t, {"label": torch.tensor([10, 10])}))
+    assert not torch.allclose(none, unet(x, t, torch.tensor([3, 3])))
+
+
+def test_continuous_time_is_as_visible_as_a_table():
+    x = inputs()[0]
+    fine, table = toy(), toy(time_scale=1.0)
+    table.load_state_dict(fine.state_dict())
+    t = torch.tensor([0.25, 0.75])
+    torch.testing.assert_close(fine(x, t), table(x, 1000 * t))
+
+
+def test_residuals_are_added_to_skips_and_middle():
+    """Zeros change nothing; a residual that takes a skip away leaves a network without it."""
+    unet, (x, t, context) = net(), inputs()
+    shapes = [(2, 64, 8, 8), (2, 64, 8, 8), (2, 64, 4, 4), (2, 96, 4, 4), (2, 96, 4, 4)]
+    zeros = [torch.zeros(shape) for shape in shapes]
+    plain = unet(x, t, context)
+    assert torch.equal(unet(x, t, {"context": context, "residuals": zeros}), plain)
+    for i, shape in enumerate(shapes):
+        residuals = [*zeros[:i], torch.randn(shape), *zeros[i + 1 :]]
+        cond = {"context": context, "residuals": residuals}
+        assert not torch.allclose(unet(x, t, cond), plain)
+
+
+def test_image_tokens_and_guidance_scale_matter():
+    unet, (x, t, context) = net(image_width=6, guidance_width=16), inputs()
+    cond = {"context": context, "image": torch.randn(2, 3, 6), "guidance_scale": torch.ones(2)}
+    out = unet(x, t, cond)
+    for key in ("image", "guidance_scale"):
+        assert not torch.allclose(unet(x, t, {**cond, key: cond[key] + 1}), out)
+    without = {key: value for key, value in cond.items() if key != "image"}
+    with pytest.raises(ValueError, match=r"cond\['image'\] must be \[b, m, 6\]; got None"):
+        unet(x, t, without)
+
+
+@pytest.mark.parametrize("cond", ["context", "label"])
+def test_it_can_be_exported(cond):
+    """For ONNX: nothing in `forward` may depend on the values of a tensor."""
+    x, t, context = inputs()
+    unet, cond = (net(), context) if cond == "context" else (toy(), torch.tensor([1, 2]))
+    exported = torch.export.export(unet.requires_grad_(False), (x, t, cond))
+    torch.testing.assert_close(exported.module()(x, t, cond), unet(x, t, cond))

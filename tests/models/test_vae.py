@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from sdlib.models import AutoencoderKL, Latents, VAEConfig
+from sdlib.models import AutoencoderKL, DiagonalGaussian, VAEConfig
 from sdlib.models.vae import tiled
 
 
@@ -43,13 +43,19 @@ def test_the_scale_is_inside():
 
 
 def some_latents(scale=0.18215):
-    return Latents(scale * torch.randn(3, 4, 5, 6), scale * torch.rand(3, 4, 5, 6), scale)
+    return DiagonalGaussian(torch.randn(3, 8, 5, 6), scale)
 
 
 def test_kl_is_the_one_of_torch():
     latents = some_latents()
     right = kl_divergence(Normal(latents.mean / 0.18215, latents.std / 0.18215), Normal(0.0, 1.0))
     torch.testing.assert_close(latents.kl(), right.sum((1, 2, 3)))
+
+
+def test_the_kl_of_halves_is_finite():
+    """A variance of e^-12 is 0 in float16, and its logarithm is not."""
+    moments = torch.cat([torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), -30.0)], dim=1)
+    torch.testing.assert_close(DiagonalGaussian(moments.half()).kl(), torch.tensor([58.0]))
 
 
 def test_a_draw_is_the_mean_and_std_times_the_noise():
@@ -73,14 +79,14 @@ def test_a_variance_out_of_bounds_is_cut():
 # --- less memory ----------------------------------------------------------------------------------
 
 
-def test_one_by_one_equals_the_batch():
+def test_slicing_equals_the_batch():
     vae, pixels = net(), torch.randn(3, 3, 8, 8)
     latents = vae.encode(pixels)
     out = vae.decode(latents.mean)
     sizes = []
     for half in (vae.encoder, vae.decoder):
         half.register_forward_pre_hook(lambda layer, args: sizes.append(len(args[0])))
-    vae.one_by_one = True
+    vae.slicing = True
     torch.testing.assert_close(vae.encode(pixels).std, latents.std, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(vae.decode(latents.mean), out, rtol=1e-4, atol=1e-5)
     assert sizes == [1] * 6

@@ -46,11 +46,11 @@ BLOCK = r"(down\.\d|middle|up\.\d)\.blocks\.\d"
 FAMILIES = {
     ("unet", "first norm of a residual block"): (BLOCK + r"\.norm1", 1e-5),
     ("unet", "second norm of a residual block"): (BLOCK + r"\.norm2", 1e-5),
-    ("unet", "norm at a transformer's door"): (r".*attend\.\d\.norm", 1e-6),
-    ("unet", "layer norm before self-attention"): (r".*attend\.\d\.blocks\.\d\.norm1", 1e-5),
-    ("unet", "layer norm before cross-attention"): (r".*attend\.\d\.blocks\.\d\.norm2", 1e-5),
+    ("unet", "norm before a transformer"): (r".*transformers\.\d\.norm", 1e-6),
+    ("unet", "layer norm before self-attention"): (r".*transformers\.\d\.blocks\.\d\.norm1", 1e-5),
+    ("unet", "layer norm before cross-attention"): (r".*transformers\.\d\.blocks\.\d\.norm2", 1e-5),
     ("unet", "layer norm before feed-forward"): (
-        r".*attend\.\d\.blocks\.\d\.norm3",
+        r".*transformers\.\d\.blocks\.\d\.norm3",
         1e-5,
     ),
     ("unet", "norm before the head"): (r"norm", 1e-5),

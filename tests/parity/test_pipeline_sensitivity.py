@@ -10,7 +10,7 @@ import torch
 
 from sdlib.diffusion import schedule
 from sdlib.diffusion.grid import leading
-from sdlib.models import Latents, StableDiffusionConfig
+from sdlib.models import DiagonalGaussian, StableDiffusionConfig
 from sdlib.pipeline import request, stable_diffusion
 from sdlib.text import Tokenizer
 from tests.parity.networks import TOLERANCE, error
@@ -87,11 +87,11 @@ def predicts_v(sd, patch):
 
 
 def keeps_the_mean(sd, patch):
-    patch.setattr(Latents, "sample", lambda self, noise: self.mean + 0 * noise(self.mean))
+    patch.setattr(DiagonalGaussian, "sample", lambda self, noise: self.mean + 0 * noise(self.mean))
 
 
 def draws_no_other(sd, patch):
-    patch.setattr(Latents, "sample", lambda self, noise: self.mean + self.std)
+    patch.setattr(DiagonalGaussian, "sample", lambda self, noise: self.mean + self.std)
 
 
 def noise_in_another_order(sd, patch):

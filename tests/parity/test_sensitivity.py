@@ -148,13 +148,13 @@ def next_time(net, patch):
 def symmetric(net, patch):
     for layer in net.modules():
         if isinstance(layer, Downsample):
-            layer.lopsided, layer.conv.padding = False, (1, 1)
+            layer.asymmetric, layer.conv.padding = False, (1, 1)
 
 
 def lopsided(net, patch):
     for layer in net.modules():
         if isinstance(layer, Downsample):
-            layer.lopsided, layer.conv.padding = True, (0, 0)
+            layer.asymmetric, layer.conv.padding = True, (0, 0)
 
 
 def other_corner(self, x):

@@ -245,7 +245,7 @@ def test_maps_of_a_long_prompt(sd):
 
 def watched(sd):
     blocks = [m for m in sd.unet.modules() if isinstance(m, TransformerBlock)]
-    return [block for block in blocks if block.cross_attention.watch is not None]
+    return [block for block in blocks if block.cross_attention.on_weights is not None]
 
 
 def test_nobody_watches_between_frames(sd):
