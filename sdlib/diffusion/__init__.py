@@ -14,8 +14,15 @@ from sdlib.diffusion.bound import (
     step_gain,
     variational_bound,
 )
-from sdlib.diffusion.denoiser import Denoiser, EDMDenoiser, IdealDenoiser, NetworkDenoiser
-from sdlib.diffusion.dynamics import frozen, rates, reverse_drift, score, velocity
+from sdlib.diffusion.condition import Condition
+from sdlib.diffusion.denoiser import Denoiser, IdealDenoiser, NetworkDenoiser
+from sdlib.diffusion.dynamics import (
+    reverse_drift,
+    score,
+    sde_coefficients,
+    sde_step_std,
+    velocity,
+)
 from sdlib.diffusion.grid import ENDINGS, SPACINGS, Grid, make_grid, shifted
 from sdlib.diffusion.guidance import (
     ClassDenoiser,
@@ -31,10 +38,14 @@ from sdlib.diffusion.likelihood import log_likelihood
 from sdlib.diffusion.losses import (
     WEIGHTINGS,
     diffusion_loss,
+    log_normal,
+    logit_normal,
     q_sample,
     q_sample_iterative,
+    uniform,
     weighting,
 )
+from sdlib.diffusion.model import Diffusion
 from sdlib.diffusion.parameterization import (
     PARAMETERIZATIONS,
     Parameterization,
@@ -48,6 +59,7 @@ from sdlib.diffusion.samplers import (
     ddim,
     ddpm,
     restart,
+    sample,
     sampler,
     seeded,
     transfer,
@@ -64,8 +76,9 @@ __all__ = [
     "WEIGHTINGS",
     "Bound",
     "ClassDenoiser",
+    "Condition",
     "Denoiser",
-    "EDMDenoiser",
+    "Diffusion",
     "Grid",
     "IdealDenoiser",
     "NetworkDenoiser",
@@ -82,21 +95,24 @@ __all__ = [
     "ddim",
     "ddpm",
     "diffusion_loss",
-    "frozen",
     "gaussian_kl",
     "log_likelihood",
+    "log_normal",
+    "logit_normal",
     "make_grid",
     "parameterization",
     "projected",
     "q_sample",
     "q_sample_iterative",
-    "rates",
     "rescaled",
     "restart",
     "reverse_drift",
+    "sample",
     "sampler",
     "schedule",
     "score",
+    "sde_coefficients",
+    "sde_step_std",
     "seeded",
     "shifted",
     "slerp",
@@ -104,6 +120,7 @@ __all__ = [
     "thresholded",
     "to_eps",
     "transfer",
+    "uniform",
     "variational_bound",
     "velocity",
     "weighting",

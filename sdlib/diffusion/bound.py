@@ -17,7 +17,7 @@ from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.losses import q_sample
 from sdlib.diffusion.samplers.first_order import reverse_variance
-from sdlib.diffusion.samplers.step import Noise, ask, fresh, transfer
+from sdlib.diffusion.samplers.step import Noise, estimate_x0, fresh_std, transfer
 from sdlib.diffusion.tensors import state
 
 
@@ -99,7 +99,7 @@ def best_variance(
         square: the mean squared error of the estimate of x0 at (alpha, sigma), per dimension.
         alpha, sigma, alpha2, sigma2: where the step starts and where it ends.
     """
-    small = fresh(1.0, alpha, sigma, alpha2, sigma2) ** 2
+    small = fresh_std(1.0, alpha, sigma, alpha2, sigma2) ** 2
     return small + step_gain(alpha, sigma, alpha2, sigma2) ** 2 * square  # eq-best-variance
 
 
@@ -150,9 +150,9 @@ def variational_bound(
     for i in range(len(grid)):
         levels = grid.alpha[i], grid.sigma[i], grid.alpha[i + 1], grid.sigma[i + 1]
         x = q_sample(x0, noise(x0), *levels[:2])
-        guess = ask(denoiser, x, grid.t[i], *levels[:2], cond)
+        guess = estimate_x0(denoiser, x, grid.t[i], *levels[:2], cond)
         if levels[3] > 0:
-            c = fresh(1.0, *levels)
+            c = fresh_std(1.0, *levels)
             means = [transfer(x, end, *levels, c) for end in (x0, guess)]
             spread = reverse_variance(variance, *levels)
             terms.append(gaussian_kl(means[0], c**2, means[1], spread))

@@ -5,12 +5,14 @@ evaluation need nothing else, so a trained network, an exact formula and a combi
 denoisers can stand in for each other.
 """
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sdlib.checks import finite
+from sdlib.diffusion.condition import Condition, move
 from sdlib.diffusion.parameterization import Parameterization, parameterization
 from sdlib.diffusion.tensors import broadcast, state
 
@@ -22,79 +24,53 @@ class Denoiser(Protocol):
         x: noisy samples, `[b, ...]`.
         t: what the network was told in training, a scalar or `[b]`.
         alpha, sigma: the noise level of `x`, scalars or `[b]`.
-        cond: the condition, batch first: None, a tensor, or a dict of tensors.
+        cond: the condition, batch first: None, a tensor, or a dict of tensors (see
+            `sdlib.diffusion.condition`).
 
     Returns:
         the estimate, in the shape of `x`.
     """
 
     def __call__(
-        self, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Any = None
+        self, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Condition = None
     ) -> Tensor: ...
 
 
-def _at(cond: Any, device: torch.device) -> Any:
-    """A condition (None, a tensor, or a dict of tensors) on a device."""
-    if isinstance(cond, dict):
-        return {key: _at(value, device) for key, value in cond.items()}
-    return cond.to(device) if isinstance(cond, Tensor) else cond
+def network_output(
+    network: Callable, x: Tensor, t: Tensor | float, cond: Condition = None
+) -> Tensor:
+    """What `network(x, t, cond)` says, on its device and in its precision.
 
-
-def _ask(network: nn.Module, x: Tensor, t: Tensor | float, cond: Any) -> Tensor:
-    """A network's answer to `x` at times `t`, one or `[b]`, on its device and in its precision.
-
-    The way back to `x` is recorded if `x` requires a gradient (as likelihoods do).
+    Times, one or `[b]`, stay float32 at least: half precision would round 981 to 984. Gradients go
+    through, to `x`, to the condition and to the parameters.
     """
-    like = next(network.parameters())
-    with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-        t = broadcast(t, x).reshape(-1).expand(len(x))  # in the precision of x: half rounds 981
-        t = t.to(like.device, torch.promote_types(like.dtype, torch.float32))
-        return network(x.to(like), t, _at(cond, like.device))
+    precision = torch.promote_types(x.dtype, torch.float32)
+    t = broadcast(t, x.new_empty(len(x), dtype=precision)).expand(len(x))
+    like = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    if like is None:
+        return network(x, t, cond)
+    if hasattr(network, "check_condition"):
+        network.check_condition(cond)
+    t = t.to(like.device, torch.promote_types(like.dtype, torch.float32))
+    return network(x.to(like), t, move(cond, like))
 
 
 class NetworkDenoiser:
     """A network `net(x, t, cond)` and what it predicts, as a denoiser.
 
     The network runs on its own device and in its own precision; the conversion to x0 runs in the
-    precision of `x`, where `x` is. Nothing is recorded for gradients unless `x` asks for its own.
+    precision of `x`, where `x` is. Gradients go through: whoever samples turns them off.
     """
 
-    def __init__(self, network: nn.Module, predicts: str | Parameterization = "eps"):
+    def __init__(self, network: Callable, predicts: str | Parameterization = "eps"):
         self.network = network
         self.parameterization = parameterization(predicts)
 
     def __call__(self, x, t, alpha, sigma, cond=None):
-        out = _ask(self.network, x, t, cond).to(x)
-        return self.parameterization.to_x0(out, x, broadcast(alpha, x), broadcast(sigma, x))
-
-
-class EDMDenoiser:
-    """A raw network F inside EDM's preconditioning (Karras et al. 2022, equation 7 and table 1).
-
-    x0 = c_skip y + c_out F(c_in y, c_noise), with y = x / alpha of noise level s = sigma / alpha.
-    It keeps the network's inputs and targets at unit variance at every noise level.
-    """
-
-    def __init__(self, network: nn.Module, sigma_data: float = 1.0):
-        if not sigma_data > 0:
-            raise ValueError(
-                f"sigma_data is a standard deviation and must be positive; got {sigma_data}."
-            )
-        self.network, self.sigma_data = network, sigma_data
-
-    def __call__(self, x, t, alpha, sigma, cond=None):
         alpha, sigma = broadcast(alpha, x), broadcast(sigma, x)
-        if bool((alpha == 0).any()):
-            raise ValueError(
-                "EDM's network is told log(sigma / alpha) / 4, which is infinite where alpha = 0 "
-                "(zero terminal SNR): start the grid at a later node."
-            )
-        y, s, d = x / alpha, sigma / alpha, self.sigma_data
-        total = (s**2 + d**2).sqrt()
-        noise = s.clamp(min=1e-20).log() / 4
-        noise = noise.flatten() if noise.ndim else noise
-        out = _ask(self.network, y / total, noise, cond).to(x)
-        return (d / total) ** 2 * y + s * d / total * out  # eq-edm-denoiser
+        shown, told = self.parameterization.inputs(x, t, alpha, sigma)
+        out = network_output(self.network, shown, told, cond).to(x)
+        return self.parameterization.to_x0(out, x, alpha, sigma)
 
 
 class IdealDenoiser:

@@ -2,7 +2,7 @@
 
 Noise arrives by the stochastic differential equation `dx = f x dt + g dw`. Three numbers steer all
 of them: f, g^2 and the score. Samplers need none of this (alpha and sigma suffice); it is the
-language in which papers say why they work, and `frozen` is the way back to alpha and sigma.
+language in which papers say why they work, and `sde_step_std` is the way back to alpha and sigma.
 """
 
 import torch
@@ -12,7 +12,7 @@ from sdlib.diffusion.schedule import Schedule
 from sdlib.diffusion.tensors import broadcast
 
 
-def rates(schedule: Schedule, t: Tensor | float) -> tuple[Tensor, Tensor]:
+def sde_coefficients(schedule: Schedule, t: Tensor | float) -> tuple[Tensor, Tensor]:
     """(f, g^2) of the forward SDE `dx = f x dt + g dw` that makes alpha and sigma.
 
     f = d log(alpha) / dt and g^2 = d sigma^2 / dt - 2 f sigma^2 (Lu et al. 2022, section 2.1).
@@ -79,34 +79,34 @@ def velocity(x: Tensor, grad: Tensor, f: Tensor | float, g2: Tensor | float) -> 
     Args:
         x: states, `[b, ...]`.
         grad: their scores, `[b, ...]`.
-        f, g2: the schedule's `rates`, scalars or `[b]`.
+        f, g2: the schedule's `sde_coefficients`, scalars or `[b]`.
     """
     return broadcast(f, x) * x - broadcast(g2, x) / 2 * grad  # eq-probability-flow
 
 
 def reverse_drift(
-    x: Tensor, grad: Tensor, f: Tensor | float, g2: Tensor | float, noise: float = 1.0
+    x: Tensor, grad: Tensor, f: Tensor | float, g2: Tensor | float, gamma: float = 1.0
 ) -> Tensor:
-    """The drift of a reverse SDE, whose noise has the rate `noise * g2`.
+    """The drift of a reverse SDE, whose noise has the rate `gamma * g2`.
 
-    noise = 1 is Anderson's reversal (Song et al. 2021, equation 6) and noise = 0 the
+    gamma = 1 is Anderson's reversal (Song et al. 2021, equation 6) and gamma = 0 the
     probability-flow ODE; any other amount keeps the same marginals (Karras et al. 2022, equation 6,
-    with beta = noise * g2 / (2 sigma^2) where alpha = 1). Time runs down: dt is negative.
+    with beta = gamma * g2 / (2 sigma^2) where alpha = 1). Time runs down: dt is negative.
 
     Args:
         x, grad, f, g2: as for `velocity`.
-        noise: how much fresh noise comes in, as a multiple of the forward SDE's.
+        gamma: how much fresh noise comes in, as a multiple of the forward SDE's.
 
     Raises:
         ValueError: for a negative amount of noise.
     """
-    if not noise >= 0:
-        raise ValueError(f"noise is an amount and cannot be negative; got {noise}.")
-    return velocity(x, grad, f, g2) - noise * broadcast(g2, x) / 2 * grad  # eq-reverse-sde
+    if not gamma >= 0:
+        raise ValueError(f"gamma is an amount of noise and cannot be negative; got {gamma}.")
+    return velocity(x, grad, f, g2) - gamma * broadcast(g2, x) / 2 * grad  # eq-reverse-sde
 
 
-def frozen(
-    noise: float,
+def sde_step_std(
+    gamma: float,
     alpha: Tensor | float,
     sigma: Tensor | float,
     alpha2: Tensor | float,
@@ -116,19 +116,19 @@ def frozen(
 
     With the estimate of x0 held between (alpha, sigma) and (alpha2, sigma2), the SDE is linear, and
     its solution is `transfer(x, x0, alpha, sigma, alpha2, sigma2, c)` plus c times fresh noise.
-    noise = 0 is DDIM and noise = 1 DDPM with its small variance; c rises to sigma2 as noise grows.
+    gamma = 0 is DDIM and gamma = 1 DDPM with its small variance; c rises to sigma2 as gamma grows.
 
     Args:
-        noise: how much fresh noise comes in, as for `reverse_drift`.
+        gamma: how much fresh noise comes in, as for `reverse_drift`.
         alpha, sigma, alpha2, sigma2: where the step starts and where it ends; sigma above 0.
 
     Raises:
         ValueError: for a negative amount of noise.
     """
-    if not noise >= 0:
-        raise ValueError(f"noise is an amount and cannot be negative; got {noise}.")
+    if not gamma >= 0:
+        raise ValueError(f"gamma is an amount of noise and cannot be negative; got {gamma}.")
     alpha, sigma, alpha2, sigma2 = (
         torch.as_tensor(v, dtype=torch.float64) for v in (alpha, sigma, alpha2, sigma2)
     )
-    kept = (alpha * sigma2 / (alpha2 * sigma)) ** noise  # of the noise that the state holds
+    kept = (alpha * sigma2 / (alpha2 * sigma)) ** gamma  # of the noise that the state holds
     return sigma2 * (1 - kept**2).sqrt()  # eq-frozen

@@ -21,7 +21,7 @@ from sdlib.diffusion.schedule import Schedule
 LAMBDA_LIMIT = 7.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
     """`t`, `alpha` and `sigma` at N + 1 nodes: float64, each `[N + 1]`, in walking order.
 

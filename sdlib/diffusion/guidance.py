@@ -7,22 +7,20 @@ A *correction* mends what is too much about the result: `rescaled`, `projected`,
     guided = classifier_free(denoiser, scale=7.5, uncond=empty, correct=rescaled(0.7))
     steps = dpmpp_2m(guided, grid, x, cond=text)
 
-A condition is a tensor, batch first, or a dict of such tensors. Where it is the same for all
-samples, one row does. Levels of intervals are sigma / alpha.
+Where a condition is the same for all samples, one row does. Levels of intervals are sigma / alpha.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdlib.checks import finite
+from sdlib.diffusion.condition import Condition, join, repeat
 from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.parameterization import Parameterization, parameterization, to_eps
-from sdlib.diffusion.schedule import Schedule
 from sdlib.diffusion.tensors import broadcast
 
 # (guided, plain, x, alpha, sigma) -> x0: mends a guided estimate, knowing the conditional one.
@@ -33,10 +31,10 @@ Interval = tuple[float, float]
 def classifier_free(
     denoiser: Denoiser,
     scale: float | Tensor,
-    uncond: Any,
+    uncond: Condition,
     *,
     interval: Interval | None = None,
-    levels: Schedule | Grid | None = None,
+    grid: Grid | None = None,
     correct: Correction | Sequence[Correction] = (),
 ) -> Denoiser:
     """Classifier-free guidance (Ho & Salimans 2022, equation 6, with scale = 1 + w).
@@ -53,7 +51,7 @@ def classifier_free(
             empty prompt. Any other makes a negative prompt.
         interval: (low, high), the levels sigma / alpha at which to guide (Kynkäänniemi et al.
             2024); all by default.
-        levels: where sampling will go; an interval that holds none of it is then an error.
+        grid: where sampling will go; an interval that holds none of it is then an error.
         correct: one correction, or several in turn.
 
     Raises:
@@ -67,15 +65,15 @@ def classifier_free(
         )
 
     def plain(x, t, alpha, sigma, cond):
-        return denoiser(x, t, alpha, sigma, _rows("cond", cond, len(x)))
+        return denoiser(x, t, alpha, sigma, repeat(cond, len(x)))
 
     def both(x, t, alpha, sigma, cond):
-        wanted = _rows("cond", cond, len(x))
-        joined = _join(wanted, _rows("uncond", uncond, len(x), like=wanted))
+        wanted = repeat(cond, len(x))
+        joined = join(wanted, repeat(uncond, len(x), wanted, "uncond"))
         twice = (v.repeat(2) if isinstance(v, Tensor) and v.ndim else v for v in (t, alpha, sigma))
         return denoiser(torch.cat([x, x]), *twice, joined).chunk(2)
 
-    return _guided(plain, both, scale, interval, levels, correct)
+    return _guided(plain, both, scale, interval, grid, correct)
 
 
 def autoguidance(
@@ -84,7 +82,7 @@ def autoguidance(
     scale: float | Tensor,
     *,
     interval: Interval | None = None,
-    levels: Schedule | Grid | None = None,
+    grid: Grid | None = None,
     correct: Correction | Sequence[Correction] = (),
 ) -> Denoiser:
     """Autoguidance (Karras et al. 2024, equation 3): away from a worse model of the same thing.
@@ -97,7 +95,7 @@ def autoguidance(
     def both(*call):
         return denoiser(*call), worse(*call)
 
-    return _guided(denoiser, both, scale, interval, levels, correct)
+    return _guided(denoiser, both, scale, interval, grid, correct)
 
 
 def classifier_guidance(
@@ -105,7 +103,7 @@ def classifier_guidance(
     log_prob: Callable[..., Tensor],
     scale: float | Tensor,
     *,
-    uncond: Any = None,
+    uncond: Condition = None,
 ) -> Denoiser:
     """Classifier guidance (Dhariwal & Nichol 2021, algorithm 2): up the slope of a classifier.
 
@@ -242,10 +240,10 @@ class ClassDenoiser:
         return x0
 
 
-def _guided(plain, both, scale, interval, levels, correct) -> Denoiser:
+def _guided(plain, both, scale, interval, grid, correct) -> Denoiser:
     """A denoiser that asks `both` where guidance is on, and `plain` where it is off."""
     scale = finite("scale", torch.as_tensor(scale))
-    low, high = _check_interval(interval, levels)
+    low, high = _check_interval(interval, grid)
     corrections = [correct] if callable(correct) else list(correct)
 
     def guided(x, t, alpha, sigma, cond=None):
@@ -267,22 +265,19 @@ def _extrapolate(wanted: Tensor, other: Tensor, scale: Tensor) -> Tensor:
     return other + scale * (wanted - other)  # eq-guidance
 
 
-def _check_interval(interval: Interval | None, levels: Schedule | Grid | None) -> Interval:
+def _check_interval(interval: Interval | None, grid: Grid | None) -> Interval:
     low, high = (0.0, math.inf) if interval is None else map(float, interval)
     if not 0 <= low < high:
         raise ValueError(
             f"interval must be (low, high) in sigma / alpha, 0 <= low < high; got {interval}."
         )
-    if levels is not None:
-        if isinstance(levels, Schedule):
-            alpha, sigma = levels(torch.tensor([levels.t_min, levels.t_max]))
-        else:
-            alpha, sigma = levels.alpha, levels.sigma
-        least, most = (sigma / alpha).min().item(), (sigma / alpha).max().item()
+    if grid is not None:
+        ratio = grid.sigma / grid.alpha
+        least, most = ratio.min().item(), ratio.max().item()
         if low > most or high < least:
             raise ValueError(
                 f"the interval {low:g} to {high:g} lies outside the noise levels sigma / alpha "
-                f"of the schedule, {least:g} to {most:g}: guidance would never be on."
+                f"of the grid, {least:g} to {most:g}: guidance would never be on."
             )
     return low, high
 
@@ -290,40 +285,3 @@ def _check_interval(interval: Interval | None, levels: Schedule | Grid | None) -
 def _spread(out: Tensor) -> Tensor:
     """The standard deviation within each sample, `[b, 1, ...]`."""
     return out.std(dim=tuple(range(1, out.ndim)), keepdim=True)
-
-
-def _rows(name: str, cond: Any, b: int, like: Any = None) -> Any:
-    """A condition with a row for each of `b` samples; a single row is repeated.
-
-    With `like`, it must fit that other condition (and may be a row without a batch dimension).
-    """
-    if cond is None:
-        raise ValueError(
-            f"{name} is missing: guidance needs a condition to follow (classes or embeddings); "
-            "hand it to the sampler as cond=..."
-        )
-    if isinstance(cond, dict) or isinstance(like, dict):
-        keys = [set(c) if isinstance(c, dict) else None for c in (cond, like)]
-        if keys[0] is None or like is not None and keys[0] != keys[1]:
-            raise ValueError("uncond must have the same parts as cond: the same keys of a dict.")
-        part = lambda key: like[key] if like is not None else None  # noqa: E731
-        return {key: _rows(f"{name}[{key!r}]", cond[key], b, part(key)) for key in cond}
-    rows = torch.as_tensor(cond)
-    if like is not None:
-        rows = rows.to(like)
-    if rows.ndim == 0 or like is not None and rows.ndim == like.ndim - 1:
-        rows = rows[None]
-    if len(rows) not in (1, b) or like is not None and rows.shape[1:] != like.shape[1:]:
-        shape = "" if like is None else f" in the shape of cond's, {tuple(like.shape[1:])}"
-        raise ValueError(
-            f"{name} must have one row, or one for each of {b} samples{shape}; "
-            f"got shape {tuple(torch.as_tensor(cond).shape)}."
-        )
-    return rows.expand(b, *rows.shape[1:])
-
-
-def _join(first: Any, second: Any) -> Any:
-    """Two conditions, one after the other along the batch."""
-    if isinstance(first, dict):
-        return {key: _join(first[key], second[key]) for key in first}
-    return torch.cat([first, second])

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdlib.checks import count, finite, pick
 from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
-from sdlib.diffusion.samplers.step import Noise, ask
+from sdlib.diffusion.samplers.step import Noise, estimate_x0
 from sdlib.diffusion.tensors import state
 
 # (v, u, signs) -> div v at each sample, [b]; v [b, d] was computed from u [b, ...]
@@ -95,7 +95,7 @@ def log_likelihood(
     def slopes(i: int, u: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             u = u.detach().requires_grad_()
-            x0 = ask(denoiser, radius[i] * u, grid.t[i], grid.alpha[i], grid.sigma[i], cond)
+            x0 = estimate_x0(denoiser, radius[i] * u, grid.t[i], grid.alpha[i], grid.sigma[i], cond)
             if not x0.requires_grad:
                 raise ValueError(
                     "this denoiser cuts gradients off, and a likelihood needs the slope of its "

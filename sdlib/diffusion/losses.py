@@ -1,18 +1,21 @@
 """Adding noise, and the losses that teach a network to see through it (Chapters 1, 2 and 5)."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdlib.checks import pick
+from sdlib.diffusion.condition import Condition
+from sdlib.diffusion.denoiser import network_output
 from sdlib.diffusion.parameterization import Parameterization, parameterization
 from sdlib.diffusion.schedule import Schedule
 from sdlib.diffusion.tensors import broadcast
 
 # (parameterization, alpha [b], sigma [b]) -> the weight of each sample's squared error, [b]
 Weighting = Callable[[Parameterization, Tensor, Tensor], Tensor]
+# (schedule, n, generator) -> n training times, float64 [n]
+Times = Callable[[Schedule, int, torch.Generator | None], Tensor]
 
 
 def q_sample(x0: Tensor, eps: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
@@ -77,14 +80,46 @@ def weighting(name: str | Weighting) -> Weighting:
     return name if callable(name) else pick("weighting", WEIGHTINGS, name)
 
 
+def uniform(schedule: Schedule, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """Training times that are all alike: whole entries of a table, or uniform on a curve."""
+    return schedule.sample_t(n, generator)
+
+
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> Times:
+    """Training times from a logit-normal, most of them in the middle, for a curve.
+
+    Esser et al. 2024, equation 19.
+    """
+
+    def times(schedule, n, generator=None):
+        u = torch.randn(n, generator=generator, dtype=torch.float64)
+        share = torch.sigmoid(mean + std * u)
+        return schedule.t_min + share * (schedule.t_max - schedule.t_min)
+
+    return times
+
+
+def log_normal(mean: float = -1.2, std: float = 1.2) -> Times:
+    """Training times at which log(sigma / alpha) is normal: EDM's (Karras et al. 2022, table 1).
+
+    Levels beyond the schedule's ends are taken at the ends.
+    """
+
+    def times(schedule, n, generator=None):
+        return schedule.t_at(-(mean + std * torch.randn(n, generator=generator).double()))
+
+    return times
+
+
 def diffusion_loss(
     network: nn.Module,
     x0: Tensor,
     schedule: Schedule,
     predicts: str | Parameterization = "eps",
     weight: str | Weighting | None = None,
-    cond: Any = None,
+    cond: Condition = None,
     generator: torch.Generator | None = None,
+    times: Times = uniform,
 ) -> Tensor:
     """The mean squared error of a network's output at random times: a scalar to minimize.
 
@@ -93,11 +128,12 @@ def diffusion_loss(
     Args:
         network: called as `network(x, t, cond)`.
         x0: clean data, `[b, ...]`.
-        schedule: draws the times and gives the noise levels.
+        schedule: gives the noise levels.
         predicts: what the network is asked for.
         weight: of each sample's squared error; None counts all alike.
         cond: the condition of each sample, handed to the network.
         generator: draws times and noise, on the CPU (so that a seed means the same everywhere).
+        times: draws the training times.
 
     Raises:
         ValueError: for an unknown name, an empty batch or one of integers, or a network that
@@ -108,16 +144,18 @@ def diffusion_loss(
             f"x0 must hold floating-point samples; got {tuple(x0.shape)} of {x0.dtype}."
         )
     p = parameterization(predicts)
-    t = schedule.sample_t(len(x0), generator)
+    x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))  # halves would round the error
+    t = times(schedule, len(x0), generator)
     eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
     alpha, sigma = schedule(t)
     a, s = broadcast(alpha, x0), broadcast(sigma, x0)
-    out = network(a * x0 + s * eps, t.to(x0.dtype).to(x0.device), cond)
+    x, told = p.inputs(a * x0 + s * eps, t, a, s)
+    out = network_output(network, x, told, cond)
     if out.shape != x0.shape:
         raise ValueError(
             f"a network answers in the shape of x0, {tuple(x0.shape)}; got {tuple(out.shape)}."
         )
-    squares = (out - p.target(x0, eps, a, s)) ** 2
+    squares = (out.to(x0.dtype) - p.target(x0, eps, a, s)) ** 2
     if weight is None:
         return squares.mean()  # eq-simple-loss
     return (broadcast(weighting(weight)(p, alpha, sigma), x0) * squares).mean()  # eq-weighted-loss

@@ -11,9 +11,12 @@ Either way `t` is exactly what a network is told in training, and time runs from
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import signature
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +27,7 @@ from sdlib.checks import count, pick
 TABLE_LIMIT = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """t -> (alpha, sigma), from `t_min` (least noise) to `t_max` (most).
 
@@ -33,6 +36,8 @@ class Schedule:
         curve: maps float64 times to (alpha, sigma), both float64 and of the same shape.
         t_max, t_min: the ends of time.
         table: alpha_bar at t = 0 ... steps-1, float64, shape `[steps]`; None for a curve.
+        made: the name in `SCHEDULES` and the options by which it is made again; None for one that
+            was made by hand.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Schedule:
     t_max: float = 1.0
     t_min: float = 0.0
     table: Tensor | None = None
+    made: tuple[str, Mapping[str, Any]] | None = None
 
     @property
     def steps(self) -> int | None:
@@ -164,6 +170,22 @@ def _check_steps(steps: int | None) -> None:
         )
 
 
+SCHEDULES: dict[str, Callable[..., Schedule]] = {}
+
+
+def _named(make: Callable[..., Schedule]) -> Callable[..., Schedule]:
+    """Put a maker of schedules into `SCHEDULES`; what it makes remembers name and options."""
+
+    @wraps(make)
+    def made(*args, **options) -> Schedule:
+        given = dict(signature(make).bind(*args, **options).arguments)
+        return replace(make(*args, **options), made=(make.__name__, given))
+
+    SCHEDULES[make.__name__] = made
+    return made
+
+
+@_named
 def linear(steps: int | None = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """DDPM's schedule: betas rise linearly (Ho et al. 2020, section 4).
 
@@ -177,17 +199,7 @@ def linear(steps: int | None = 1000, beta_start: float = 1e-4, beta_end: float =
     return _vp_curve("linear", lambda t: torch.exp(-low * t - (high - low) * t**2 / 2))
 
 
-def scaled_linear(
-    steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
-) -> Schedule:
-    """Stable Diffusion's schedule: the square roots of beta rise linearly (Rombach et al. 2022).
-
-    The original code calls this one "linear". It has no form in continuous time.
-    """
-    count("steps", steps, 2)
-    return from_betas("scaled_linear", torch.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2)
-
-
+@_named
 def cosine(steps: int | None = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule:
     """alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, equation 17).
 
@@ -205,6 +217,19 @@ def cosine(steps: int | None = 1000, s: float = 0.008, max_beta: float = 0.999) 
     return from_betas("cosine", (1 - edges[1:] / edges[:-1]).clamp(max=max_beta))
 
 
+@_named
+def scaled_linear(
+    steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
+) -> Schedule:
+    """Stable Diffusion's schedule: the square roots of beta rise linearly (Rombach et al. 2022).
+
+    The original code calls this one "linear". It has no form in continuous time.
+    """
+    count("steps", steps, 2)
+    return from_betas("scaled_linear", torch.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2)
+
+
+@_named
 def sigmoid(
     steps: int | None = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0
 ) -> Schedule:
@@ -221,6 +246,7 @@ def sigmoid(
     return from_betas("sigmoid", (1 - edges[1:] / edges[:-1]).clamp(max=0.999))
 
 
+@_named
 def flow() -> Schedule:
     """The straight line from data to noise: alpha = 1 - t, sigma = t.
 
@@ -229,6 +255,7 @@ def flow() -> Schedule:
     return Schedule("flow", lambda t: (1 - t, t.clone()))  # eq-flow
 
 
+@_named
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Schedule:
     """Variance exploding: alpha = 1 and sigma grows as a power (Karras et al. 2022, equation 5)."""
     if not 0 < sigma_min < sigma_max:
@@ -247,19 +274,20 @@ def zero_terminal_snr(original: Schedule) -> Schedule:
     root = original.alpha_bar.sqrt()
     first, last = root[0], root[-1]
     shifted = (root - last) * first / (first - last)  # eq-zero-snr
-    return from_alpha_bar(f"{original.name} (zero terminal SNR)", shifted**2)
+    made = original.made and (original.made[0], {**original.made[1], "zero_terminal_snr": True})
+    return replace(from_alpha_bar(f"{original.name} (zero terminal SNR)", shifted**2), made=made)
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "linear": linear,
-    "cosine": cosine,
-    "scaled_linear": scaled_linear,
-    "sigmoid": sigmoid,
-    "flow": flow,
-    "edm": edm,
-}
+def schedule(name: str, *, zero_terminal_snr: bool = False, **options) -> Schedule:
+    """The schedule called `name`, with its own options: `schedule("cosine", steps=None)`.
+
+    Args:
+        name: in `SCHEDULES`.
+        zero_terminal_snr: rescale its table, as the function of that name does.
+        options: those of the function in `SCHEDULES`.
+    """
+    made = pick("schedule", SCHEDULES, name)(**options)
+    return _rescaled(made) if zero_terminal_snr else made
 
 
-def schedule(name: str, **options) -> Schedule:
-    """The schedule called `name`, with its own options: `schedule("cosine", steps=None)`."""
-    return pick("schedule", SCHEDULES, name)(**options)
+_rescaled = zero_terminal_snr  # under a name that no argument hides

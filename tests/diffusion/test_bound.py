@@ -21,7 +21,7 @@ from sdlib.diffusion import (
     variational_bound,
 )
 from sdlib.diffusion.samplers.first_order import reverse_variance
-from sdlib.diffusion.samplers.step import fresh
+from sdlib.diffusion.samplers.step import fresh_std
 
 COSINE = schedule("cosine")
 CURVES = [schedule("cosine", steps=None), schedule("flow"), schedule("edm")]
@@ -69,7 +69,7 @@ def test_the_posterior_is_ho_et_al():
         mean = before.sqrt() * beta / (1 - bar) * x0
         mean = mean + (1 - beta).sqrt() * (1 - before) / (1 - bar) * x
         levels = bar.sqrt(), (1 - bar).sqrt(), before.sqrt(), (1 - before).sqrt()
-        c = fresh(1.0, *levels)
+        c = fresh_std(1.0, *levels)
         torch.testing.assert_close(transfer(x, x0, *levels, c), mean, rtol=0, atol=1e-10)
         torch.testing.assert_close(c**2, beta * (1 - before) / (1 - bar), rtol=1e-9, atol=0)
         gain = before.sqrt() * beta / (1 - bar)
@@ -86,7 +86,7 @@ def test_the_posterior_is_what_bayes_gives():
     x = shrink * earlier + (sigma**2 - (shrink * sigma2) ** 2).sqrt() * kick
     near = earlier[(x - 0.2).abs() < 0.02]
     levels = alpha, sigma, alpha2, sigma2
-    c = fresh(1.0, *levels)
+    c = fresh_std(1.0, *levels)
     at = [torch.tensor([[v]]).double() for v in (0.2, 1.3)]
     assert near.mean() == pytest.approx(transfer(*at, *levels, c).item(), abs=0.01)
     assert near.var() == pytest.approx(c.item() ** 2, rel=0.05)
@@ -195,7 +195,7 @@ def test_the_best_variance_is_best():
         true = beta * before / after  # two Gaussians multiplied
         best = best_variance(square, *levels)
         torch.testing.assert_close(best, true)
-        small, gain = fresh(1.0, *levels) ** 2, step_gain(*levels)
+        small, gain = fresh_std(1.0, *levels) ** 2, step_gain(*levels)
 
         def term(w, a=small, b=gain**2 * square):
             return (a + b) / w + (w / a).log()
@@ -271,7 +271,7 @@ def test_what_is_judged_is_what_ddpm_samples():
     noise = lambda x: torch.randn(x.shape, generator=g, dtype=x.dtype)  # noqa: E731
     list(ddpm(denoiser, grid, start, variance=0.4, noise=noise))
     levels = next(iter(step_levels(grid)))
-    mean = transfer(start, 0.3 * start, *levels, fresh(1.0, *levels))
+    mean = transfer(start, 0.3 * start, *levels, fresh_std(1.0, *levels))
     spread = (seen[1] - mean).var()
     assert spread == pytest.approx(reverse_variance(0.4, *levels).item(), rel=0.03)
 

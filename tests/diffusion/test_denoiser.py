@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sdlib.datasets.plane import MIXTURE
-from sdlib.diffusion import EDMDenoiser, IdealDenoiser, NetworkDenoiser, broadcast
+from sdlib.diffusion import IdealDenoiser, NetworkDenoiser, broadcast, parameterization
 
 
 def points(n, seed=0, dtype=torch.float64):
@@ -119,7 +119,7 @@ def test_times_of_another_batch_and_pure_noise_for_edm_are_refused():
     with pytest.raises(ValueError, match="one a sample"):
         NetworkDenoiser(net)(points(4), torch.ones(3), 0.8, 0.6)
     with pytest.raises(ValueError, match="alpha = 0"):
-        EDMDenoiser(net)(points(4), 0, 0.0, 1.0)
+        NetworkDenoiser(net, "edm")(points(4), 0, 0.0, 1.0)
 
 
 def test_edm_denoiser_is_table_1():
@@ -127,7 +127,7 @@ def test_edm_denoiser_is_table_1():
     alpha, sigma = 0.8, 0.6
     s = sigma / alpha
     net = Constant(out)
-    got = EDMDenoiser(net, sigma_data=d)(x, 0, alpha, sigma)
+    got = NetworkDenoiser(net, parameterization("edm", sigma_data=d))(x, 0, alpha, sigma)
     skip, scale = d**2 / (s**2 + d**2), s * d / (s**2 + d**2) ** 0.5
     torch.testing.assert_close(got, skip * x / alpha + scale * out, rtol=0, atol=1e-7)
     seen, t, _ = net.called
@@ -139,7 +139,7 @@ def test_edm_with_unit_data_is_v_prediction():
     """c_skip and c_out at sigma_data = 1 are v-prediction's alpha and -sigma (with F = -v)."""
     x, out = points(4), torch.tensor([0.3, -0.2])
     as_v = NetworkDenoiser(Constant(out), "v")(x, 0, 0.8, 0.6)
-    as_edm = EDMDenoiser(Constant(-out), sigma_data=1.0)(x, 0, 0.8, 0.6)
+    as_edm = NetworkDenoiser(Constant(-out), "edm")(x, 0, 0.8, 0.6)
     torch.testing.assert_close(as_edm, as_v, rtol=0, atol=1e-7)
 
 
@@ -150,15 +150,24 @@ def test_broadcast_refuses_another_batch():
         broadcast(0.5, torch.ones(4, 2, dtype=torch.long))
 
 
-def test_gradients_go_to_x_if_it_asks_for_them_and_not_to_the_network():
+def test_gradients_go_through_to_x_the_condition_and_the_network():
+    """Likelihoods need the first, textual inversion the second, distillation the third."""
+
     class Net(torch.nn.Linear):
         def forward(self, x, t, cond=None):
-            return super().forward(x)
+            return super().forward(x) + cond
 
     net = Net(2, 2, bias=False)
-    denoiser = NetworkDenoiser(net, "x0")
-    x = torch.randn(3, 2)
-    assert not denoiser(x, 0, 0.8, 0.6).requires_grad
-    x.requires_grad_()
-    (gradient,) = torch.autograd.grad(denoiser(x, 0, 0.8, 0.6).sum(), x)
-    torch.testing.assert_close(gradient, net.weight.detach().sum(0).expand(3, 2))
+    x, cond = torch.randn(3, 2, requires_grad=True), torch.zeros(3, 2, requires_grad=True)
+    total = NetworkDenoiser(net, "x0")(x, 0, 0.8, 0.6, cond).sum()
+    to_x, to_cond, to_net = torch.autograd.grad(total, (x, cond, net.weight))
+    torch.testing.assert_close(to_x, net.weight.detach().sum(0).expand(3, 2))
+    torch.testing.assert_close(to_cond, torch.ones(3, 2))
+    torch.testing.assert_close(to_net, x.detach().sum(0).expand(2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_times_are_not_rounded_with_the_samples(dtype):
+    net = Constant(torch.zeros(2))
+    NetworkDenoiser(net, "v")(points(4, dtype=torch.float32).to(dtype), 981, 0.8, 0.6)
+    assert net.called[1].tolist() == [981] * 4

@@ -7,16 +7,16 @@ import torch
 
 from sdlib.datasets import plane
 from sdlib.diffusion import (
-    frozen,
-    rates,
     reverse_drift,
     schedule,
     score,
+    sde_coefficients,
+    sde_step_std,
     to_eps,
     transfer,
     velocity,
 )
-from sdlib.diffusion.samplers import fresh
+from sdlib.diffusion.samplers import fresh_std
 from sdlib.diffusion.schedule import Schedule, zero_terminal_snr
 
 CURVES = [
@@ -37,7 +37,7 @@ def exact_score(x, levels, t):
 @pytest.mark.parametrize("levels", CURVES, ids=lambda s: s.name)
 def test_rates_of_curves_are_the_slopes_of_alpha_and_sigma(levels):
     t = torch.linspace(0.02, 0.98, 25).double()
-    f, g2 = rates(levels, t)
+    f, g2 = sde_coefficients(levels, t)
     h = 1e-6
     (alpha, sigma), (alpha2, sigma2) = levels(t - h), levels(t + h)
     torch.testing.assert_close(f, (alpha2.log() - alpha.log()) / (2 * h), rtol=1e-6, atol=1e-7)
@@ -48,14 +48,18 @@ def test_rates_of_curves_are_the_slopes_of_alpha_and_sigma(levels):
 
 def test_rates_of_the_named_sdes():
     t = torch.linspace(0.01, 0.99, 9).double()
-    f, g2 = rates(schedule("linear", steps=None), t)  # the VP-SDE: beta(t) from 0.1 to 20
+    f, g2 = sde_coefficients(
+        schedule("linear", steps=None), t
+    )  # the VP-SDE: beta(t) from 0.1 to 20
     beta = 0.1 + t * (20 - 0.1)
     torch.testing.assert_close(f, -beta / 2)
     torch.testing.assert_close(g2, beta)
-    f, g2 = rates(schedule("flow"), t)
+    f, g2 = sde_coefficients(schedule("flow"), t)
     torch.testing.assert_close(f, -1 / (1 - t))
     torch.testing.assert_close(g2, 2 * t / (1 - t))
-    f, g2 = rates(Schedule("root", lambda t: (torch.ones_like(t), t.sqrt())), t)  # Brownian motion
+    f, g2 = sde_coefficients(
+        Schedule("root", lambda t: (torch.ones_like(t), t.sqrt())), t
+    )  # Brownian motion
     torch.testing.assert_close(f, torch.zeros_like(t))
     torch.testing.assert_close(g2, torch.ones_like(t))
 
@@ -64,7 +68,7 @@ def test_rates_of_the_named_sdes():
 def test_rates_of_tables(levels):
     """Between two entries the table's own interpolation, at one the mean of both sides."""
     halves = torch.arange(levels.steps - 1).double() + 0.5
-    f, g2 = rates(levels, halves)
+    f, g2 = sde_coefficients(levels, halves)
     h = 1e-4
     low, high = levels(halves - h), levels(halves + h)
     slope = (high[0].log() - low[0].log()) / (2 * h)
@@ -73,17 +77,19 @@ def test_rates_of_tables(levels):
     whole = torch.arange(1, levels.steps - 1).double()
     lam = levels.lam(torch.arange(levels.steps))
     mean = -2 * levels(whole)[1] ** 2 * (lam[2:] - lam[:-2]) / 2
-    torch.testing.assert_close(rates(levels, whole)[1], mean)
+    torch.testing.assert_close(sde_coefficients(levels, whole)[1], mean)
 
 
 def test_rates_of_a_table_follow_its_betas():
     levels = schedule("linear")
     t = torch.tensor([10.0, 100.0, 500.0, 900.0])
-    f, g2 = rates(levels, t)
+    f, g2 = sde_coefficients(levels, t)
     torch.testing.assert_close(g2, levels.betas[t.long()], rtol=0.06, atol=0)
-    curve = rates(schedule("linear", steps=None), (t + 1) / 1000)[1] / 1000
+    curve = sde_coefficients(schedule("linear", steps=None), (t + 1) / 1000)[1] / 1000
     torch.testing.assert_close(g2, curve, rtol=0.06, atol=0)
-    assert all(torch.isfinite(v) for v in rates(levels, 0.0) + rates(levels, 999.0))
+    assert all(
+        torch.isfinite(v) for v in sde_coefficients(levels, 0.0) + sde_coefficients(levels, 999.0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,12 +103,12 @@ def test_rates_of_a_table_follow_its_betas():
 )
 def test_ends_have_no_rates(levels, t):
     with pytest.raises(ValueError, match="no finite rates"):
-        rates(levels, t)
+        sde_coefficients(levels, t)
 
 
 def test_times_outside_are_refused():
     with pytest.raises(ValueError, match="must lie in"):
-        rates(schedule("flow"), 1.5)
+        sde_coefficients(schedule("flow"), 1.5)
 
 
 def test_score_is_the_gradient_of_the_log_density():
@@ -128,26 +134,26 @@ def test_the_velocity_is_that_of_a_blend_of_data_and_noise(levels):
     x = torch.randn(20, 2, dtype=torch.float64) * (alpha**2 + sigma**2).sqrt()
     x0 = MIXTURE(x, t, alpha, sigma)
     blend = (a2 - a1) / (2 * h) * x0 + (s2 - s1) / (2 * h) * to_eps(x0, x, alpha, sigma)
-    ours = velocity(x, score(x, x0, alpha, sigma), *rates(levels, t))
+    ours = velocity(x, score(x, x0, alpha, sigma), *sde_coefficients(levels, t))
     torch.testing.assert_close(ours, blend, rtol=1e-4, atol=1e-6)
 
 
 def test_the_family_of_reverse_drifts():
     x, grad = torch.randn(2, 30, 2, dtype=torch.float64)
     f, g2 = -0.7, 1.3
-    torch.testing.assert_close(reverse_drift(x, grad, f, g2, noise=0.0), velocity(x, grad, f, g2))
+    torch.testing.assert_close(reverse_drift(x, grad, f, g2, gamma=0.0), velocity(x, grad, f, g2))
     torch.testing.assert_close(reverse_drift(x, grad, f, g2), f * x - g2 * grad)  # Anderson
-    half = reverse_drift(x, grad, f, g2, noise=0.5)
+    half = reverse_drift(x, grad, f, g2, gamma=0.5)
     torch.testing.assert_close(half, f * x - 0.75 * g2 * grad)
     with pytest.raises(ValueError, match="cannot be negative"):
-        reverse_drift(x, grad, f, g2, noise=-0.1)
+        reverse_drift(x, grad, f, g2, gamma=-0.1)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5, 1.0, 2.0])
 def test_every_amount_of_noise_keeps_the_density(noise):
     """Backward Fokker-Planck, pointwise: dp/dt + div(p drift) + noise g^2/2 lap p = 0."""
     levels, t, h = schedule("cosine", steps=None), 0.3, 1e-5
-    f, g2 = rates(levels, t)
+    f, g2 = sde_coefficients(levels, t)
     p = lambda x, t=t: MIXTURE.log_prob(x, *levels(t)).exp()  # noqa: E731
     x = torch.randn(40, 2, dtype=torch.float64)
     flow = lambda x: (  # noqa: E731
@@ -174,7 +180,7 @@ def test_both_roads_end_in_the_right_cloud(noise):
     alpha, sigma = levels(0.6)
     x = alpha * x0 + sigma * torch.randn(x0.shape, generator=g).double()
     for t, t2 in zip(times[:-1], times[1:], strict=True):
-        f, g2 = rates(levels, t)
+        f, g2 = sde_coefficients(levels, t)
         drift = reverse_drift(x, data.score(x, *levels(t)), f, g2, noise)
         z = torch.randn(x.shape, generator=g).double()
         x = x + (t2 - t) * drift + (noise * g2 * (t - t2)).sqrt() * z
@@ -190,13 +196,15 @@ LEVELS = torch.tensor([0.3, 0.9, 0.8, 0.5]).double()  # alpha, sigma, alpha2, si
 
 
 def test_a_frozen_step_is_ddim_or_ddpm():
-    assert frozen(0.0, *LEVELS) == 0
-    torch.testing.assert_close(frozen(1.0, *LEVELS), fresh(1.0, *LEVELS))
-    torch.testing.assert_close(frozen(200.0, *LEVELS), LEVELS[3])  # all of the noise is new
-    assert frozen(0.0, 0.0, 1.0, 0.8, 0.6) == 0 and frozen(1.0, 0.0, 1.0, 0.8, 0.6) == 0.6
-    assert frozen(1.0, 0.3, 0.9, 1.0, 0.0) == 0
+    assert sde_step_std(0.0, *LEVELS) == 0
+    torch.testing.assert_close(sde_step_std(1.0, *LEVELS), fresh_std(1.0, *LEVELS))
+    torch.testing.assert_close(sde_step_std(200.0, *LEVELS), LEVELS[3])  # all of the noise is new
+    assert (
+        sde_step_std(0.0, 0.0, 1.0, 0.8, 0.6) == 0 and sde_step_std(1.0, 0.0, 1.0, 0.8, 0.6) == 0.6
+    )
+    assert sde_step_std(1.0, 0.3, 0.9, 1.0, 0.0) == 0
     with pytest.raises(ValueError, match="cannot be negative"):
-        frozen(-1.0, *LEVELS)
+        sde_step_std(-1.0, *LEVELS)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0, 2.5])
@@ -208,13 +216,13 @@ def test_frozen_solves_the_sde_of_a_constant_estimate(noise):
     start = mean
     for t, t2 in zip(times[:-1], times[1:], strict=True):
         middle, h = (t + t2) / 2, t2 - t
-        f, g2 = rates(levels, middle)
+        f, g2 = sde_coefficients(levels, middle)
         alpha, sigma = levels(middle)
         drift = lambda x: reverse_drift(x, score(x, x0, alpha, sigma), f, g2, noise)  # noqa: E731, B023
         slope = (drift(mean + 1) - drift(mean)).item()
         half = mean + h / 2 * drift(mean)
         mean, variance = mean + h * drift(half), variance * math.exp(2 * slope * h) - noise * g2 * h
     ends = (*levels(0.7), *levels(0.3))
-    c = frozen(noise, *ends)
+    c = sde_step_std(noise, *ends)
     torch.testing.assert_close(mean, transfer(start, x0, *ends, c), rtol=0, atol=1e-4)
     assert float(variance) == pytest.approx(float(c) ** 2, abs=1e-3)

@@ -365,14 +365,13 @@ def test_impossible_intervals(interval):
 
 
 def test_an_interval_outside_the_schedule():
-    flow = schedule("flow")
+    grid, edm = make_grid(schedule("flow"), 10), make_grid(schedule("edm"), 9)
     with pytest.raises(ValueError, match="outside the noise levels .* guidance would never be on"):
-        classifier_free(EXACT, 2.0, uncond=2, interval=(100.0, 200.0), levels=schedule("edm"))
-    grid = make_grid(flow, 10)
+        classifier_free(EXACT, 2.0, uncond=2, interval=(100.0, 200.0), grid=edm)
     with pytest.raises(ValueError, match="outside"):
-        autoguidance(EXACT, EXACT, 2.0, interval=(0.5, 0.6), levels=grid[5:][:2])
-    for levels in (flow, grid, LEVELS):
-        classifier_free(EXACT, 2.0, uncond=2, interval=(0.3, 2.0), levels=levels)
+        autoguidance(EXACT, EXACT, 2.0, interval=(0.5, 0.6), grid=grid[5:][:2])
+    for wide in (grid, edm):
+        classifier_free(EXACT, 2.0, uncond=2, interval=(0.3, 2.0), grid=wide)
 
 
 def test_missing_conditions():

@@ -7,6 +7,8 @@ from sdlib.diffusion import (
     PARAMETERIZATIONS,
     WEIGHTINGS,
     diffusion_loss,
+    log_normal,
+    logit_normal,
     parameterization,
     q_sample,
     q_sample_iterative,
@@ -130,3 +132,39 @@ def test_a_seed_repeats_the_loss():
     net, x0, s = MLP(MLPConfig(width=8)), torch.randn(64, 2), schedule("linear")
     a, b, c = (diffusion_loss(net, x0, s, generator=gen(k)).item() for k in (1, 1, 2))
     assert a == b != c
+
+
+def test_halves_round_neither_times_nor_errors():
+    """bf16 holds 8 bits: 999 would become 1000, which is no entry of the table."""
+    told = []
+
+    def net(x, t, cond):
+        told.append(t)
+        return 0 * x
+
+    x0 = torch.randn(64, 2, generator=gen(1))
+    s = schedule("linear")
+    half = diffusion_loss(net, x0.bfloat16(), s, "eps", "min_snr", generator=gen(5))
+    exact = diffusion_loss(net, x0.bfloat16().float(), s, "eps", "min_snr", generator=gen(5))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, exact, rtol=1e-6, atol=0)
+    assert torch.equal(told[0], told[1]) and told[0].max() <= 999
+    assert len(told[0].unique()) > 55
+
+
+def test_times_can_be_chosen():
+    n = 20_000
+    flow, levels = schedule("flow"), schedule("edm")
+    t = logit_normal(0.5, 0.8)(flow, n, gen(0))
+    z = torch.logit(t)
+    assert z.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert z.std().item() == pytest.approx(0.8, abs=0.05)
+    alpha, sigma = levels(log_normal()(levels, n, gen(0)))
+    z = (sigma / alpha).log()
+    assert z.mean().item() == pytest.approx(-1.2, abs=0.1)
+    assert z.std().item() == pytest.approx(1.2, abs=0.1)
+    seen = []
+    net = lambda x, t, cond: seen.append(t) or 0 * x  # noqa: E731
+    half = lambda schedule, n, generator: torch.full((n,), 0.5)  # noqa: E731
+    diffusion_loss(net, torch.randn(3, 2), flow, "flow", generator=gen(), times=half)
+    assert seen[0].tolist() == [0.5] * 3

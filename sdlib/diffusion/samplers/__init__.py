@@ -11,10 +11,10 @@ from pkgutil import iter_modules
 from sdlib.diffusion.samplers.compose import chain, restart
 from sdlib.diffusion.samplers.first_order import ddim, ddpm, euler, euler_ancestral, lcm
 from sdlib.diffusion.samplers.multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, unipc
-from sdlib.diffusion.samplers.registry import SAMPLERS, Sampler, sampler
+from sdlib.diffusion.samplers.registry import SAMPLERS, Sampler, differentiable, sampler
 from sdlib.diffusion.samplers.singlestep import dpm_solver, dpmpp_2s
 from sdlib.diffusion.samplers.slopes import edm, heun, lms, plms
-from sdlib.diffusion.samplers.step import Noise, Step, fresh, seeded, transfer
+from sdlib.diffusion.samplers.step import Noise, Step, fresh_std, sample, seeded, transfer
 
 for _module in iter_modules(__path__, f"{__name__}."):
     import_module(_module.name)  # a new file is found without being named here
@@ -27,6 +27,7 @@ __all__ = [
     "chain",
     "ddim",
     "ddpm",
+    "differentiable",
     "dpm_solver",
     "dpmpp_2m",
     "dpmpp_2m_sde",
@@ -35,12 +36,13 @@ __all__ = [
     "edm",
     "euler",
     "euler_ancestral",
-    "fresh",
+    "fresh_std",
     "heun",
     "lcm",
     "lms",
     "plms",
     "restart",
+    "sample",
     "sampler",
     "seeded",
     "transfer",

@@ -14,13 +14,13 @@ from torch import Tensor
 from sdlib.checks import pick
 from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
-from sdlib.diffusion.samplers.registry import sampler
+from sdlib.diffusion.samplers.registry import differentiable, sampler
 from sdlib.diffusion.samplers.step import (
     Noise,
     Step,
     check_eta,
     check_falls,
-    fresh,
+    fresh_std,
     renoise,
     transfer,
     walk,
@@ -79,7 +79,7 @@ def reverse_variance(
         v = pick("variance", VARIANCES, variance)
     if not 0 <= v <= 1:
         raise ValueError(f"variance must lie between 0 (small) and 1 (large); got {variance}.")
-    small = fresh(1.0, alpha, sigma, alpha2, sigma2) ** 2
+    small = fresh_std(1.0, alpha, sigma, alpha2, sigma2) ** 2
     large = sigma**2 - (alpha * sigma2 / alpha2) ** 2  # eq-ddpm-variance
     return large**v * small ** (1 - v)  # eq-variance-between
 
@@ -110,7 +110,7 @@ def ddpm(
 
     def move(i, x, x0, *levels):
         spread = reverse_variance(variance, *levels).sqrt()
-        x = transfer(x, x0, *levels, fresh(1.0, *levels))
+        x = transfer(x, x0, *levels, fresh_std(1.0, *levels))
         return x + spread * noise(x) if levels[-1] > 0 else x
 
     yield from walk(denoiser, grid, x, cond, move)
@@ -130,7 +130,7 @@ def euler(
     The ODE is d(x / alpha) = eps d(sigma / alpha), so a straight step along eps is DDIM with
     eta = 0; on the flow schedule it is the step of rectified flow. Arguments as for `ddim`.
     """
-    yield from ddim(denoiser, grid, x, noise=noise, cond=cond)
+    yield from differentiable(ddim)(denoiser, grid, x, noise=noise, cond=cond)
 
 
 @sampler
@@ -146,7 +146,7 @@ def euler_ancestral(
 
     It is DDIM with eta = 1, that is DDPM with its small variance. Arguments as for `ddim`.
     """
-    yield from ddim(denoiser, grid, x, eta=1.0, noise=noise, cond=cond)
+    yield from differentiable(ddim)(denoiser, grid, x, eta=1.0, noise=noise, cond=cond)
 
 
 @sampler

@@ -17,7 +17,7 @@ from sdlib.checks import count
 from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.samplers.fit import fit, moments
-from sdlib.diffusion.samplers.registry import sampler
+from sdlib.diffusion.samplers.registry import differentiable, sampler
 from sdlib.diffusion.samplers.step import Noise, Step, check_eta, renoise, transfer, walk
 
 FEW = 15  # steps; a walk of fewer into sigma = 0 goes down to it by way of order 2
@@ -70,7 +70,8 @@ def dpmpp_2m_sde(
     cond: Any = None,
 ) -> Iterator[Step]:
     """SDE-DPM-Solver++(2M): `dpmpp_2m` with eta = 1, as much fresh noise as DDPM draws."""
-    yield from dpmpp_2m(denoiser, grid, x, eta=1.0, noise=noise, cond=cond)
+    base = differentiable(dpmpp_2m)
+    yield from base(denoiser, grid, x, eta=1.0, noise=noise, cond=cond)
 
 
 @sampler

@@ -18,8 +18,8 @@ from sdlib.diffusion.parameterization import to_eps
 from sdlib.diffusion.samplers.fit import moments
 from sdlib.diffusion.samplers.multistep import lambdas
 from sdlib.diffusion.samplers.registry import sampler
-from sdlib.diffusion.samplers.slopes import along
-from sdlib.diffusion.samplers.step import Noise, Step, noisy, transfer, walk
+from sdlib.diffusion.samplers.slopes import step_along_eps
+from sdlib.diffusion.samplers.step import Noise, Step, transfer, walk, without_clean_start
 
 
 def strides(steps: int, order: int, clean: bool) -> list[int]:
@@ -78,7 +78,7 @@ def dpmpp_2s(
 
     Arguments as for `ddim`.
     """
-    grid = noisy(grid)
+    grid = without_clean_start(grid)
     move = _stride(grid, 2, lambda x, x0, alpha, sigma: x0, -1, transfer)
     yield from walk(denoiser, grid, x, cond, move)
 
@@ -99,6 +99,6 @@ def dpm_solver(
     """
     if order not in (2, 3):
         raise ValueError(f"order of dpm_solver must be 2 or 3; got {order!r}.")
-    grid = noisy(grid)
-    move = _stride(grid, order, lambda x, x0, a, s: to_eps(x0, x, a, s), 1, along)
+    grid = without_clean_start(grid)
+    move = _stride(grid, order, lambda x, x0, a, s: to_eps(x0, x, a, s), 1, step_along_eps)
     yield from walk(denoiser, grid, x, cond, move)

@@ -18,11 +18,19 @@ from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.parameterization import to_eps
 from sdlib.diffusion.samplers.fit import fit
 from sdlib.diffusion.samplers.registry import sampler
-from sdlib.diffusion.samplers.step import Noise, Step, ask, check_falls, noisy, transfer, walk
+from sdlib.diffusion.samplers.step import (
+    Noise,
+    Step,
+    check_falls,
+    estimate_x0,
+    transfer,
+    walk,
+    without_clean_start,
+)
 from sdlib.diffusion.tensors import state
 
 
-def along(
+def step_along_eps(
     x: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, alpha2: Tensor, sigma2: Tensor
 ) -> Tensor:
     """The state at (alpha2, sigma2) if x / alpha goes straight along the slope `eps`."""
@@ -42,7 +50,7 @@ def heun(
 
     Second order at two calls a step; one into sigma = 0 takes one. Arguments as for `ddim`.
     """
-    grid = noisy(grid)
+    grid = without_clean_start(grid)
 
     def move(i, x, x0, *levels):
         return _heun(denoiser, x, x0, grid.t[i + 1], cond, *levels)
@@ -54,9 +62,9 @@ def _heun(denoiser, x, x0, t2, cond, alpha, sigma, alpha2, sigma2) -> Tensor:
     if alpha == 0 or sigma2 == 0:
         return transfer(x, x0, alpha, sigma, alpha2, sigma2)
     eps = to_eps(x0, x, alpha, sigma)
-    there = along(x, eps, alpha, sigma, alpha2, sigma2)
-    eps2 = to_eps(ask(denoiser, there, t2, alpha2, sigma2, cond), there, alpha2, sigma2)
-    return along(x, (eps + eps2) / 2, alpha, sigma, alpha2, sigma2)  # eq-heun
+    there = step_along_eps(x, eps, alpha, sigma, alpha2, sigma2)
+    eps2 = to_eps(estimate_x0(denoiser, there, t2, alpha2, sigma2, cond), there, alpha2, sigma2)
+    return step_along_eps(x, (eps + eps2) / 2, alpha, sigma, alpha2, sigma2)  # eq-heun
 
 
 @sampler
@@ -102,7 +110,7 @@ def edm(
             spread = (sigma2**2 - (alpha2 * sigma / alpha) ** 2).clamp(min=0).sqrt()  # eq-churn
             x = alpha2 / alpha * x + spread * boost * noise(x)
             alpha, sigma = alpha2, sigma2
-        x0 = ask(denoiser, x, t, alpha, sigma, cond)
+        x0 = estimate_x0(denoiser, x, t, alpha, sigma, cond)
         yield Step(i, float(grid.t[i]), x, x0)
         after = grid.alpha[i + 1], grid.sigma[i + 1]
         x = _heun(denoiser, x, x0, grid.t[i + 1], cond, alpha, sigma, *after)
@@ -134,7 +142,7 @@ def lms(
         here, there = float(sigma / alpha), float(sigma2 / alpha2)
         past[:] = [(here, to_eps(x0, x, alpha, sigma)), *past[: order - 1]]
         places = [(before - here) / (there - here) for before, _ in past[1:]]
-        return along(x, fit([eps for _, eps in past], places, 0.0), *levels)
+        return step_along_eps(x, fit([eps for _, eps in past], places, 0.0), *levels)
 
     yield from walk(denoiser, grid, x, cond, move)
 
@@ -161,7 +169,7 @@ def plms(
     Fourth-order Adams-Bashforth, with the weights of even steps on whatever grid. The first step is
     Heun's, so N steps take N + 1 calls. Arguments as for `ddim`.
     """
-    grid, past = noisy(grid), []
+    grid, past = without_clean_start(grid), []
 
     def move(i, x, x0, *levels):
         if levels[0] == 0:
@@ -170,6 +178,8 @@ def plms(
         if len(past) == 1:
             return _heun(denoiser, x, x0, grid.t[i + 1], cond, *levels)
         weights = ADAMS_BASHFORTH[len(past)]
-        return along(x, sum(w * eps for w, eps in zip(weights, past, strict=True)), *levels)
+        return step_along_eps(
+            x, sum(w * eps for w, eps in zip(weights, past, strict=True)), *levels
+        )
 
     yield from walk(denoiser, grid, x, cond, move)

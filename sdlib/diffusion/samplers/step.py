@@ -1,6 +1,6 @@
 """The one rule that moves a sample from one noise level to another (Chapter 1)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from sdlib.diffusion.tensors import state
 Noise = Callable[[Tensor], Tensor]  # takes a state, gives standard normal noise of its shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """What stands at node `i` of the grid.
 
@@ -31,6 +31,20 @@ class Step:
     t: float
     x: Tensor
     x0: Tensor
+
+
+def sample(walk: Iterable[Step]) -> Tensor:
+    """The state at the end of a walk: `sample(ddim(denoiser, grid, x))`.
+
+    Raises:
+        ValueError: for a walk without a step.
+    """
+    step = None
+    for step in walk:  # noqa: B007
+        pass
+    if step is None:
+        raise ValueError("the walk has no steps, so there is no state at its end.")
+    return step.x
 
 
 def seeded(seeds: Sequence[int]) -> Noise:
@@ -52,7 +66,7 @@ def seeded(seeds: Sequence[int]) -> Noise:
     return noise
 
 
-def fresh(eta: float, alpha: Tensor, sigma: Tensor, alpha2: Tensor, sigma2: Tensor) -> Tensor:
+def fresh_std(eta: float, alpha: Tensor, sigma: Tensor, alpha2: Tensor, sigma2: Tensor) -> Tensor:
     """c, the share of the noise at (alpha2, sigma2) that is drawn anew.
 
     Song et al. 2021 (DDIM), equation 16. eta = 0 draws none, eta = 1 as much as DDPM's posterior.
@@ -83,7 +97,7 @@ def transfer(
 
 def renoise(x: Tensor, x0: Tensor, levels: Sequence[Tensor], eta: float, noise: Noise) -> Tensor:
     """`transfer` with its fresh noise added, as much as `eta` asks for; 0 draws none."""
-    c = fresh(eta, *levels)
+    c = fresh_std(eta, *levels)
     x = transfer(x, x0, *levels, c)
     return x + c * noise(x) if c > 0 else x  # eq-ddim
 
@@ -105,7 +119,7 @@ def check_falls(what: str, grid: Grid) -> None:
         )
 
 
-def noisy(grid: Grid) -> Grid:
+def without_clean_start(grid: Grid) -> Grid:
     """The grid without a clean first node: at sigma = 0 there is no noise to carry up."""
     return grid[1:] if grid.sigma[0] == 0 else grid
 
@@ -121,16 +135,16 @@ def walk(denoiser: Denoiser, grid: Grid, x: Tensor, cond: Any, move: Move) -> It
     (float32 on MPS) around a network of any precision. A grid walked upward that begins on clean
     data starts at its next node.
     """
-    x, grid = finite("x", state(x)), noisy(grid)
+    x, grid = finite("x", state(x)), without_clean_start(grid)
     for i in range(len(grid)):
         alpha, sigma = grid.alpha[i], grid.sigma[i]
-        x0 = ask(denoiser, x, grid.t[i], alpha, sigma, cond)
+        x0 = estimate_x0(denoiser, x, grid.t[i], alpha, sigma, cond)
         yield Step(i, float(grid.t[i]), x, x0)
         x = move(i, x, x0, alpha, sigma, grid.alpha[i + 1], grid.sigma[i + 1])
     yield Step(len(grid), float(grid.t[-1]), x, x0)
 
 
-def ask(denoiser: Denoiser, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Any):
+def estimate_x0(denoiser: Denoiser, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Any):
     """The denoiser's answer, held to the shape of `x`."""
     x0 = denoiser(x, t, alpha, sigma, cond)
     if x0.shape != x.shape:

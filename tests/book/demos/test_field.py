@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sdlib.datasets import plane
-from sdlib.diffusion import frozen, q_sample, schedule, transfer
+from sdlib.diffusion import q_sample, schedule, sde_step_std, transfer
 from sdlib.evaluation import sliced_wasserstein
 from tests.book.demos.conftest import Random
 
@@ -35,7 +35,7 @@ def level(i):
 
 def step(mixture, x, i, j, noise=0.0, z=0.0):
     levels = (*level(i), *level(j))
-    c = frozen(noise, *levels)
+    c = sde_step_std(noise, *levels)
     return transfer(x, mixture(x, i / STEPS, *level(i)), *levels, c) + c * z
 
 

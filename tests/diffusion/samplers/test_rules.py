@@ -5,17 +5,19 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from sdlib.datasets import plane
 from sdlib.diffusion import (
     SAMPLERS,
     NetworkDenoiser,
     make_grid,
+    sample,
     schedule,
     seeded,
     zero_terminal_snr,
 )
-from sdlib.diffusion.samplers import edm
+from sdlib.diffusion.samplers import differentiable, edm
 from tests.diffusion.samplers.common import (
     DETERMINISTIC,
     MIXTURE,
@@ -178,3 +180,24 @@ def test_zero_terminal_snr_is_for_v(name):
         list(SAMPLERS[name](NetworkDenoiser(Zero(2, 2), "eps"), grid, start()))
     out = last(SAMPLERS[name](NetworkDenoiser(Zero(2, 2), "v"), grid, start()))
     assert bool(torch.isfinite(out).all())
+
+
+def test_sample_is_the_end_of_a_walk():
+    grid = make_grid(schedule("cosine"), 5)
+    *_, end = SAMPLERS["ddim"](MIXTURE, grid, start())
+    assert torch.equal(sample(SAMPLERS["ddim"](MIXTURE, grid, start())), end.x)
+    with pytest.raises(ValueError, match="no steps"):
+        sample([])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_walk_records_no_gradients_unless_it_is_asked_to(name):
+    """And what the caller does between two steps is not its business."""
+    net = nn.Linear(2, 2, bias=False).double()
+    denoiser, grid = lambda x, *rest: net(x), make_grid(schedule("linear"), 4)
+    for step in SAMPLERS[name](denoiser, grid, start()):
+        assert not step.x.requires_grad and not step.x0.requires_grad
+        assert torch.is_grad_enabled() and net(step.x).requires_grad
+    loss = sample(differentiable(SAMPLERS[name])(denoiser, grid, start())).square().sum()
+    (slope,) = torch.autograd.grad(loss, net.weight)
+    assert slope.abs().min() > 0
