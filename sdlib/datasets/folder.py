@@ -40,8 +40,9 @@ class Folder:
 
     Pixels are float32 from -1 (black) to 1: the picture upright and as RGB (see `open_image`;
     transparent parts are white), resized so that its short side fits (Lanczos), and of that the
-    middle square or one at a random place. Images come in the order of their paths. Files are read when they are
-    asked for; each is decoded once beforehand, to leave out those that are damaged.
+    middle square or one at a random place. Images come in the order of their paths. A file is read
+    each time it is asked for, and once beforehand, to leave out those that are damaged: make
+    smaller copies of large photos, which take long to decode.
 
     Args:
         path: the folder, with its subfolders (hidden ones are passed over).
