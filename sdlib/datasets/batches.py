@@ -69,8 +69,8 @@ class Batches:
         here = (len(self.data), len(self._generators()))
         if saved != here:
             raise ValueError(
-                f"this place was saved in other data: {saved[0]} samples and {saved[1]} "
-                f"generators; here they are {here[0]} and {here[1]}."
+                f"this place was saved in other data: samples {saved[0]}, generators {saved[1]} "
+                f"(random crops add one); here samples {here[0]}, generators {here[1]}."
             )
         for generator, value in zip(self._generators(), state["generators"], strict=True):
             generator.set_state(value)

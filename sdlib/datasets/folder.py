@@ -75,8 +75,8 @@ class Folder:
             first = next(iter(unreadable.values()))
             if len(unreadable) == len(captions):
                 raise ValueError(
-                    f"none of the {len(captions)} captioned images in {str(path)!r} can be read. "
-                    f"The first: {first}"
+                    f"no captioned image in {str(path)!r} can be read ({len(captions)} were "
+                    f"tried). The first: {first}"
                 )
             _warn_left_out(self.path, unreadable, "images that cannot be read", f" First: {first}")
         self.files = tuple(file for file in captions if file not in unreadable)
@@ -215,7 +215,7 @@ def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, dict]]:
-    reader = csv.DictReader(io.StringIO(_read_text(file), newline=""))
+    reader = csv.DictReader(io.StringIO(_read_text(file)))
     try:
         for row in reader:
             yield reader.line_num, row
@@ -243,14 +243,14 @@ def _read_text(file: Path) -> str:
 def _why_none(path: Path, images: list[Path], tables: list[str], lost: list[Path]) -> str:
     if lost and tables:
         return (
-            f"of the {len(lost)} images that {tables[0]} names ({_names(path, lost)}), none is in "
-            f"{str(path)!r}; names must be relative to it."
+            f"no image that {tables[0]} names is there ({_names(path, lost)}); its names must be "
+            f"relative to {str(path)!r}."
         )
     if not images:
         return f"there is no image in {str(path)!r}: no file in it ends in {', '.join(SUFFIXES)}."
     if tables:
         return f"{tables[0]} in {str(path)!r} names no image; give each a line."
-    return f"the {len(images)} images in {str(path)!r} have no captions; give them {THREE_WAYS}."
+    return f"no image in {str(path)!r} has a caption ({len(images)} are there); give {THREE_WAYS}."
 
 
 def _names(path: Path, files: Iterable[Path]) -> str:
@@ -264,5 +264,5 @@ def _warn_left_out(path: Path, files: Iterable[Path], what: str, why: str = "") 
     if files:
         names = _names(path, files)
         warnings.warn(
-            f"left out of {str(path)!r}: {len(files)} {what}: {names}.{why}", stacklevel=3
+            f"left out of {str(path)!r}: {what} ({len(files)}): {names}.{why}", stacklevel=3
         )

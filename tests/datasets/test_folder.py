@@ -113,13 +113,14 @@ def test_images_without_a_caption_are_left_out(tmp_path):
     fill(tmp_path, *(f"{k}.png" for k in range(6)))
     (tmp_path / "3.txt").write_text("three")
     message = (
-        r"left out of '.*': 5 images without a caption: '0.png', '1.png', '2.png', and 2 more\.$"
+        r"left out of '.*': images without a caption \(5\): "
+        r"'0.png', '1.png', '2.png', and 2 more\.$"
     )
     with pytest.warns(UserWarning, match=message) as found:
         folder = Folder(tmp_path)
     assert len(found) == 1 and folder.captions == ("three",)
     lines(tmp_path, row("4.png", "four"))
-    with pytest.warns(UserWarning, match="5 images without a caption: '0.png'") as found:
+    with pytest.warns(UserWarning, match=r"images without a caption \(5\): '0.png'") as found:
         assert Folder(tmp_path).captions == ("four",)
     assert len(found) == 1
 
@@ -128,10 +129,12 @@ def test_captions_without_an_image_are_left_out(tmp_path):
     fill(tmp_path, "a.png")
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "README.txt").write_bytes(b"never read: \xff")
-    with pytest.warns(UserWarning, match=r"1 captions without an image: 'README.txt'\.$"):
+    with pytest.warns(UserWarning, match=r"captions without an image \(1\): 'README.txt'\.$"):
         assert len(read_captions(tmp_path)) == 1
     lines(tmp_path, row("a.png", "a"), row("gone/b.png", "b"), row("a\0.png", "c"))
-    with pytest.warns(UserWarning, match=r"2 captions without an image: 'gone/b.png', 'a\\x00.png"):
+    with pytest.warns(
+        UserWarning, match=r"captions without an image \(2\): 'gone/b.png', 'a\\x00.png"
+    ):
         assert len(read_captions(tmp_path)) == 1
 
 
@@ -144,7 +147,7 @@ def test_damaged_images_are_named_and_left_out(tmp_path):
     for name in ("a", "cut", "e", "no", "empty"):
         (tmp_path / f"{name}.txt").write_text(name)
     message = (
-        r"3 images that cannot be read: 'cut.JPG', 'empty.gif', 'no.png'\. "
+        r"images that cannot be read \(3\): 'cut.JPG', 'empty.gif', 'no.png'\. "
         r"First: '.*cut.JPG' cannot be read as a picture: "
     )
     with pytest.warns(UserWarning, match=message) as found:
@@ -153,7 +156,9 @@ def test_damaged_images_are_named_and_left_out(tmp_path):
     assert [file.name for file in folder.files] == ["a.png", "e.png"] and len(list(folder)) == 2
     for name in ("a.png", "e.png"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match="none of the 5 captioned images in .* can be read. The f"):
+    with pytest.raises(
+        ValueError, match=r"no captioned image in .* can be read \(5 were tried\). The f"
+    ):
         Folder(tmp_path)
 
 
@@ -173,14 +178,17 @@ def test_folders_with_nothing_to_train_on(tmp_path):
     with pytest.raises(ValueError, match="there is no image in '.*': no file in it ends in .png,"):
         Folder(tmp_path)
     fill(tmp_path, "a.png", "b.png")
-    three = 'the 2 images in .* metadata.jsonl with a line {"file_name".*metadata.csv.*a .txt file'
+    three = (
+        r"no image in .* has a caption \(2 are there\); give "
+        r'metadata.jsonl with a line {"file_name".*metadata.csv.*a .txt file beside each image'
+    )
     with pytest.raises(ValueError, match=three):
         Folder(tmp_path)
     lines(tmp_path)
     with pytest.raises(ValueError, match="metadata.jsonl in '.*' names no image; give each a line"):
         Folder(tmp_path)
     lines(tmp_path, row("x/a.png", "a"), row("x/b.png", "b"))
-    message = r"of the 2 images that metadata.jsonl names \('x/a.png', 'x/b.png'\), none is in '.*'"
+    message = r"no image that metadata.jsonl names is there \('x/a.png', 'x/b.png'\); its names"
     with pytest.raises(ValueError, match=message):
         Folder(tmp_path)
 
