@@ -15,7 +15,7 @@ MAY = {
     "diffusion": set(),
     "models": set(),
     "text": set(),
-    "datasets": set(),
+    "datasets": {"images"},
     "files": set(),
     "checks": set(),
     "images": set(),

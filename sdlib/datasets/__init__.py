@@ -1,1 +1,5 @@
-"""Data to learn from; points in the plane are in `sdlib.datasets.plane`."""
+"""Data to learn from, a module each.
+
+`plane` has points in the plane, `digits` small real images, `folder` your own captioned images;
+`batches` shuffles any of them without end, `cache` keeps what an encoder makes of them.
+"""
