@@ -1,6 +1,8 @@
-"""Which networks belong together in a Stable Diffusion (Chapter 19)."""
+"""Which networks belong together in a Stable Diffusion, and how it was trained (Chapter 19)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sdlib.models.clip import CLIPTextConfig
 from sdlib.models.unet import UNetConfig
@@ -9,17 +11,39 @@ from sdlib.models.vae import VAEConfig
 
 @dataclass(frozen=True)
 class StableDiffusionConfig:
-    """The sizes of the three networks of a Stable Diffusion, and what its U-Net predicts.
+    """The sizes of the networks of a Stable Diffusion, and how its U-Net was trained.
 
     Attributes:
-        unet, vae, text: of the networks.
+        unet, vae, text: configs of the three networks.
         predicts: what the U-Net was trained to give: "eps" or "v".
+        schedule: the noise it was trained on, by its name in `sdlib.diffusion.SCHEDULES`.
+        schedule_options: where they differ from that schedule's defaults: "steps", "beta_start",
+            "beta_end", and "zero_terminal_snr" (Lin et al. 2024).
+        sampler: the one to use by default, by its name in `sdlib.diffusion.SAMPLERS`.
+        sample_size: height and width, in latents, of the pictures that it was trained on.
+        others: configs of further networks, by their names in `sdlib.weights.parts.PARTS`.
     """
 
     unet: UNetConfig = UNetConfig()
     vae: VAEConfig = VAEConfig()
     text: CLIPTextConfig = CLIPTextConfig()
     predicts: str = "eps"
+    schedule: str = "scaled_linear"
+    schedule_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    sampler: str = "plms"
+    sample_size: int = 64
+    others: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The configs of all networks by their names."""
+        return {"unet": self.unet, "vae": self.vae, "text": self.text, **self.others}
+
+    def with_parts(self, parts: Mapping[str, Any]) -> "StableDiffusionConfig":
+        """The same with these configs of networks, by name, in place of its own or beside them."""
+        own = {name: config for name, config in parts.items() if name in vars(self)}
+        others = {name: config for name, config in parts.items() if name not in own}
+        return replace(self, **own, others={**self.others, **others})
 
     @classmethod
     def sd15(cls) -> "StableDiffusionConfig":

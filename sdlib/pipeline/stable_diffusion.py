@@ -66,7 +66,7 @@ class StableDiffusion:
         self.config, self.tokenizer, self.name = config, tokenizer or Tokenizer.clip(), name
         self.swapped = dict(swapped or {})
         self.parts = Parts(text, unet, vae, device, offload)
-        self.schedule = schedule("scaled_linear")
+        self.schedule = schedule(config.schedule, **config.schedule_options)
         self.at_once: int | None = None
 
     @classmethod

@@ -4,36 +4,36 @@ opened = load("v1-5-pruned-emaonly.safetensors", torch.float32)
 opened.networks["unet"], opened.config.predicts
 """
 
+import json
+import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdlib.models import StableDiffusionConfig
-from sdlib.weights.configs import (
-    predicts_from_json,
-    scheduler_to_json,
-    text_from_json,
-    text_to_json,
-    unet_from_json,
-    unet_to_json,
-    vae_from_json,
-    vae_to_json,
-)
+from sdlib.models.stable_diffusion import PRESETS
+from sdlib.weights.configs import PREDICTIONS, scheduler_from_json, scheduler_to_json
 from sdlib.weights.files import notes, read, write
-from sdlib.weights.folders import Part, read_folder, read_part, write_folder
+from sdlib.weights.folders import SUFFIXES, FolderPart, read_folder, read_part, write_folder
+from sdlib.weights.formats import StrPath, quoted
 from sdlib.weights.hub import locate
-from sdlib.weights.names import PREFIXES, ROWS, Layout, to_layout
-from sdlib.weights.networks import build, cast, check_known, find, pick_config
-from sdlib.weights.recognize import StrPath, quoted
-from sdlib.weights.sizes import from_text, to_text
+from sdlib.weights.names import Layout, to_layout
+from sdlib.weights.parts import (
+    PARTS,
+    REQUIRED,
+    build,
+    cast,
+    check_known,
+    guess,
+    match_part,
+    to_json,
+)
 
-FOLDERS = {"unet": "unet", "vae": "vae", "text": "text_encoder"}  # our parts in diffusers' folders
-SIZES, TOKENIZER = "sdlib", "tokenizer_config.json"  # notes in the header of a file
-FROM_JSON = {"unet": unet_from_json, "vae": vae_from_json, "text": text_from_json}
-TO_JSON = {"unet": unet_to_json, "vae": vae_to_json, "text": text_to_json}
+CONFIG, TOKENIZER = "sdlib", "tokenizer_config.json"  # notes in the header of a file
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Checkpoint:
 
     Attributes:
         config: the sizes of the networks.
-        networks: "unet", "vae" and "text".
+        networks: "unet", "vae" and "text", and those of `config.others`.
         tokenizer: the texts of its files by name, as far as a folder or a file holds them; empty
             where CLIP's own is meant.
     """
@@ -50,6 +50,9 @@ class Checkpoint:
     config: StableDiffusionConfig
     networks: dict[str, nn.Module]
     tokenizer: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- opening --------------------------------------------------------------------------------------
 
 
 def load(
@@ -68,9 +71,8 @@ def load(
         source: a file in the original layout (.safetensors or .ckpt), a diffusers folder, or the
             id of one on a hub ("owner/name", see `sdlib.weights.hub`).
         dtype: the precision of the networks. Where the file has it, they are mapped from it. Where
-            it has another, a .safetensors file is converted window by window; of a .ckpt, all that
-            was converted stays mapped until the end: no memory of our own, and the system may have
-            it back, but it counts as resident.
+            it has another, a .safetensors file is converted window by window; a .ckpt's pages stay
+            mapped until the end: they count as resident, but the system can reclaim them.
         vae, text: another file or folder to take the autoencoder or the text encoder from: one
             with that part alone, or a whole checkpoint. The source then needs none.
         variant: which of a folder's files to take, or to fetch: "fp16", say.
@@ -84,85 +86,102 @@ def load(
             missing, misshapen, NaN or unknown, or wants to run code.
     """
     others = {p: other for p, other in {"vae": vae, "text": text}.items() if other is not None}
-    opened = _open(source, variant, config, PREFIXES.keys() - others.keys())
+    config, tensors, tokenizer = _open(source, variant, config, others.keys())
     for part, other in others.items():
-        opened = _exchange(opened, part, other)
+        own, tensors[part], words = _take(part, config.parts[part], other)
+        config, tokenizer = config.with_parts({part: own}), words or tokenizer
     from tqdm.auto import tqdm
 
-    config, parts = opened.config, opened.tensors
-    names = tqdm(FOLDERS, desc="loading", unit="part", disable=not progress, leave=False)
+    sizes = config.parts
+    names = tqdm(sizes, desc="loading", unit="part", disable=not progress, leave=False)
     networks = {
-        part: build(
-            part, getattr(config, part), parts.pop(part), dtype, quoted(others.get(part, source))
-        )
+        part: build(part, sizes[part], tensors.pop(part), dtype, quoted(others.get(part, source)))
         for part in names
     }
-    return Checkpoint(config, networks, opened.tokenizer)
-
-
-@dataclass
-class _Opened:
-    """A checkpoint before networks are built: the tensors of each part are by our names."""
-
-    config: StableDiffusionConfig
-    tensors: dict[str, dict[str, Tensor]]
-    tokenizer: Mapping[str, str]
+    return Checkpoint(config, networks, tokenizer)
 
 
 def _open(
-    source: StrPath, variant: str | None, config: StableDiffusionConfig | None, wanted: Set[str]
-) -> _Opened:
-    """The wanted parts of a checkpoint; of the others there may be none."""
+    source: StrPath, variant: str | None, config: StableDiffusionConfig | None, without: Set[str]
+) -> tuple[StableDiffusionConfig, dict[str, dict[str, Tensor]], Mapping[str, str]]:
+    """The config, the tensors of each part by our names, and the tokenizer of a checkpoint.
+
+    The parts that it may be `without` are left out.
+    """
     path = locate(source, variant)
+    tensors, used, where = {}, set(), quoted(path)
+    if path.is_dir():
+        folder = read_folder(path, variant, {PARTS[part].folder for part in without})
+        there = {p: folder.parts[s.folder] for p, s in PARTS.items() if s.folder in folder.parts}
+        if config is None:
+            trained = scheduler_from_json(folder.scheduler)
+            size = there["unet"].config.get("sample_size")
+            if isinstance(size, int):  # diffusers has None and pairs, too
+                trained["sample_size"] = size
+            sizes = {part: PARTS[part].from_json(found.config) for part, found in there.items()}
+            config = StableDiffusionConfig(**trained).with_parts(sizes)
+        for part in config.parts.keys() - without:
+            tensors[part], _ = match_part(part, config.parts[part], there[part].tensors, where)
+        return config, tensors, folder.tokenizer
+    found, noted = read(path), notes(path)
+    config = config or noted_config(noted, where) or pick_config(found, where)
+    for part, own in config.parts.items():
+        if part not in without:
+            tensors[part], keys = match_part(part, own, found, where)
+            used |= keys
+    unwanted = tuple(PARTS[part].prefix for part in without)
+    check_known({k: x for k, x in found.items() if not k.startswith(unwanted)}, used, where)
+    return config, tensors, _tokenizer(noted)
+
+
+def _take(
+    part: str, config: Any, source: StrPath
+) -> tuple[Any, dict[str, Tensor], Mapping[str, str]]:
+    """The config of one part of a file or folder, its tensors, and if it is "text" its tokenizer.
+
+    A file that does not tell its config is taken to have the one given.
+    """
+    path, tokenizer, spec = locate(source), {}, PARTS[part]
     where = quoted(path)
     if path.is_dir():
-        folder = read_folder(path, variant, [FOLDERS[part] for part in wanted])
-        there = {part: folder.parts[name] for part, name in FOLDERS.items() if name in folder.parts}
-        if config is None:
-            sizes = {part: FROM_JSON[part](found.config) for part, found in there.items()}
-            config = StableDiffusionConfig(**sizes, predicts=predicts_from_json(folder.scheduler))
-        parts = {p: find(p, getattr(config, p), there[p].tensors, where)[0] for p in wanted}
-        return _Opened(config, parts, folder.tokenizer)
-    tensors, used, parts = read(path), set(), {}
-    noted = notes(path)
-    config = config or _sizes(noted, where) or pick_config(tensors, where)
-    for part in wanted:
-        parts[part], keys = find(part, getattr(config, part), tensors, where)
-        used |= keys
-    unwanted = tuple(PREFIXES[part] for part in PREFIXES.keys() - wanted)
-    check_known({k: x for k, x in tensors.items() if not k.startswith(unwanted)}, used, where)
-    return _Opened(config, parts, _tokenizer(noted))
-
-
-def _exchange(opened: _Opened, part: str, source: StrPath) -> _Opened:
-    """With one part from another file or folder; with a text encoder comes its tokenizer."""
-    path, tokenizer = locate(source), {}
-    config, where = getattr(opened.config, part), quoted(path)
-    if path.is_dir() and not (path / "model_index.json").is_file():
-        found = read_part(path)
-        config, tensors = FROM_JSON[part](found.config), found.tensors
-    elif path.is_dir():
-        folder = read_folder(path, parts=[FOLDERS[part]])
-        found, tokenizer = folder.parts[FOLDERS[part]], folder.tokenizer
-        config, tensors = FROM_JSON[part](found.config), found.tensors
+        if (path / "model_index.json").is_file():
+            folder = read_folder(path, without={s.folder for s in PARTS.values()} - {spec.folder})
+            found, tokenizer = folder.parts[spec.folder], folder.tokenizer
+        else:
+            found = read_part(path)
+        config, tensors = spec.from_json(found.config), found.tensors
     else:
         tensors, noted = read(path), notes(path)
-        config, tokenizer = getattr(_sizes(noted, where), part, config), _tokenizer(noted)
-    return _Opened(
-        replace(opened.config, **{part: config}),
-        {**opened.tensors, part: find(part, config, tensors, where)[0]},
-        tokenizer if part == "text" and tokenizer else opened.tokenizer,
+        told, tokenizer = noted_config(noted, where), _tokenizer(noted)
+        config = told.parts[part] if told else config
+    tensors, _ = match_part(part, config, tensors, where)
+    return config, tensors, tokenizer if part == "text" else {}
+
+
+def pick_config(tensors: Mapping[str, Tensor], where: str) -> StableDiffusionConfig:
+    """Which of the known models a checkpoint in the original layout is, by two of its shapes.
+
+    Raises:
+        ValueError: if it is none; the sentence says what else it seems to be.
+    """
+    prefix = PARTS["unet"].prefix
+    stem = tensors.get(f"{prefix}input_blocks.0.0.weight")
+    key = re.compile(rf"{re.escape(prefix)}.*attn2\.to_k\.weight")
+    look = next((x for name, x in tensors.items() if key.fullmatch(name)), None)
+    if stem is None or look is None:
+        raise ValueError(f"{where} holds no U-Net of Stable Diffusion; {guess(tensors)}")
+    seen = (*stem.shape[:2], look.shape[1])
+    for config in PRESETS.values():
+        unet = config.unet
+        if seen == (unet.widths[0], unet.in_channels, unet.context_width):
+            return config
+    raise ValueError(
+        f"{where} has a U-Net that takes {seen[1]} channels, is {seen[0]} wide and looks at tokens "
+        f"of width {seen[2]}; {guess(tensors)}"
     )
 
 
-def _sizes(notes: Mapping[str, str], where: str) -> StableDiffusionConfig | None:
-    """Those that `save` has noted in the header of a file."""
-    return from_text(notes[SIZES], where) if SIZES in notes else None
-
-
-def _tokenizer(notes: Mapping[str, str]) -> dict[str, str]:
-    """What `save` has noted of a tokenizer."""
-    return {name: notes[name] for name in [TOKENIZER] if name in notes}
+# --- writing --------------------------------------------------------------------------------------
 
 
 def save(
@@ -185,31 +204,33 @@ def save(
         The path.
 
     Raises:
-        ValueError: for a folder without a tokenizer, for weights that are NaN or too large for the
-            dtype, and as `write` and `write_folder`.
+        ValueError: for a folder without a tokenizer, or of a model that diffusers has no words
+            for; for weights that are NaN or too large for the dtype; and as `write` and
+            `write_folder`.
     """
     path, config = Path(path), checkpoint.config
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         tensors = {
-            PREFIXES[part] + name: x
-            for part in PREFIXES
+            PARTS[part].prefix + name: x
+            for part in config.parts
             for name, x in _named(part, checkpoint, "original", dtype).items()
         }
-        return write(tensors, path, {SIZES: to_text(config), **_tokenizer(tokenizer or {})})
-    if suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        return write(
+            tensors, path, {CONFIG: json.dumps(asdict(config)), **_tokenizer(tokenizer or {})}
+        )
+    if suffix in SUFFIXES:
         raise ValueError(
             f"{suffix} files are pickles, which can run code; write {path.stem}.safetensors."
         )
     if tokenizer is None:
         raise ValueError("a diffusers folder needs its tokenizer's files; give tokenizer=.")
-    parts = {
-        name: Part(
-            TO_JSON[part](getattr(config, part)), _named(part, checkpoint, "diffusers", dtype)
-        )
-        for part, name in FOLDERS.items()
-    }
-    return write_folder(path, parts, scheduler_to_json(config.predicts), tokenizer)
+    scheduler, parts = scheduler_to_json(config), {}
+    for part, own in config.parts.items():
+        told = to_json(part, own) | ({"sample_size": config.sample_size} if part == "unet" else {})
+        named = _named(part, checkpoint, "diffusers", dtype)
+        parts[PARTS[part].folder] = FolderPart(told, named)
+    return write_folder(path, parts, scheduler, tokenizer)
 
 
 def _named(
@@ -217,4 +238,60 @@ def _named(
 ) -> dict[str, Tensor]:
     """The weights of a part under the names of a layout."""
     ours = cast(part, checkpoint.networks[part].state_dict(), dtype, "this model")
-    return to_layout(ours, ROWS[part](getattr(checkpoint.config, part)), layout)
+    return to_layout(ours, PARTS[part].rows(checkpoint.config.parts[part]), layout)
+
+
+# --- notes in the header of a file ----------------------------------------------------------------
+
+
+def noted_config(notes: Mapping[str, str], where: str) -> StableDiffusionConfig | None:
+    """The config that `save` has noted in the header of a file; `where` is what to call that.
+
+    Raises:
+        ValueError: for anything that `save` would not write.
+    """
+    if CONFIG not in notes:
+        return None
+    known = {name: PARTS[name].config() for name in PARTS if name not in REQUIRED}
+    try:
+        config = _filled(StableDiffusionConfig(others=known), json.loads(notes[CONFIG]))
+        _no_more(config.others, known)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"the sizes in the header of {where} cannot be used ({str(error).rstrip('.')}): give "
+            f"them as config=."
+        ) from error
+    if config.predicts not in PREDICTIONS:
+        raise ValueError(
+            f"the header of {where} says that the U-Net predicts {config.predicts!r}; sdlib knows "
+            f"{', '.join(PREDICTIONS)}."
+        )
+    return config
+
+
+def _tokenizer(notes: Mapping[str, str]) -> dict[str, str]:
+    """What `save` has noted of a tokenizer."""
+    return {name: notes[name] for name in [TOKENIZER] if name in notes}
+
+
+def _filled(default: Any, found: Any) -> Any:
+    """`found`, in the types of a default: a dataclass, a dict, a tuple, a number or text."""
+    if isinstance(default, dict) and isinstance(found, dict):
+        return {name: _filled(default.get(name, value), value) for name, value in found.items()}
+    if is_dataclass(default):
+        if not isinstance(found, dict):
+            raise ValueError(f"{type(default).__name__} is {found!r:.80}")
+        _no_more(found, vars(default))
+        return type(default)(**{n: _filled(getattr(default, n), x) for n, x in found.items()})
+    if isinstance(default, float) and type(found) is int:
+        return float(found)
+    if isinstance(default, tuple) and isinstance(found, list):
+        return tuple(_filled(default[0], item) for item in found)
+    if type(found) is not type(default):
+        raise ValueError(f"{found!r:.80} stands where {default!r} might")
+    return found
+
+
+def _no_more(found: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    if found.keys() - known.keys():
+        raise ValueError(f"unknown are {', '.join(sorted(found.keys() - known.keys()))[:80]}")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sdlib.weights.files import check_finite, contents, is_index, read
 from sdlib.weights.folders import read_folder, read_part
-from sdlib.weights.kinds import belongs, kind
-from sdlib.weights.recognize import StrPath, some
+from sdlib.weights.formats import StrPath, shorten
+from sdlib.weights.parts import PARTS, family_of, kind
 
 # What is worth a remark, and why.
 REMARKS = {
@@ -25,7 +25,6 @@ REMARKS = {
 }
 
 LONGEST = 1000  # letters in a path of names
-FOLDER_PARTS = {"unet": "U-Net", "vae": "autoencoder", "text_encoder": "text encoder"}
 
 
 @dataclass(frozen=True)
@@ -107,14 +106,15 @@ def _folder(path: Path) -> tuple[str, dict[str, dict[str, Tensor]]]:
         return "part of a diffusers folder", _sort(tensors)
     found = read_folder(path)
     what = f"diffusers folder, {found.index.get('_class_name', 'of an unnamed pipeline')}"
-    return what, {FOLDER_PARTS[name]: part.tensors for name, part in found.parts.items()}
+    words = {spec.folder: spec.words for spec in PARTS.values()}
+    return what, {words[name]: part.tensors for name, part in found.parts.items()}
 
 
 def _sort(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """The tensors by what they belong to."""
     parts = {}
     for name, tensor in tensors.items():
-        parts.setdefault(belongs(name), {})[name] = tensor
+        parts.setdefault(family_of(name), {})[name] = tensor
     return parts
 
 
@@ -138,10 +138,10 @@ def _surprises(
         yield f"the U-Net takes {stem.shape[1]} channels{what}, and not 4."
     ids = [name for tensors in parts.values() for name in tensors if "position_ids" in name]
     if ids:
-        yield f"{some(ids)}: a counter that older versions stored, and no weight."
+        yield f"{shorten(ids)}: a counter that older versions stored, and no weight."
     if "other" in parts:
         group = Group.of(parts["other"])
-        yield f"{group.tensors:,} tensors are of no known kind: {some(parts['other'])}."
+        yield f"{group.tensors:,} tensors are of no known kind: {shorten(parts['other'])}."
     for name, value in extras.items():
         held = sum(x.nbytes for _, x in _flat({name: value}))
         if held:

@@ -23,8 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlib.weights.pickles import read_pickle
-from sdlib.weights.recognize import StrPath, a, damaged, existing, quoted, recognize, some
+from sdlib.weights.formats import (
+    StrPath,
+    damaged,
+    existing,
+    quoted,
+    read_pickle,
+    recognize,
+    shorten,
+    with_article,
+)
 
 WINDOW = 64 << 20  # bytes of a safetensors file that are mapped, and let go, together
 
@@ -122,10 +130,13 @@ def write(
         )
     for name, tensor in tensors.items():
         if not isinstance(name, str):
-            raise ValueError(f"cannot write under {name!r}, {a(name)}: tensors need names.")
+            raise ValueError(
+                f"cannot write under {name!r}, {with_article(name)}: tensors need names."
+            )
         if not _is_dense(tensor):
             raise ValueError(
-                f"cannot write {name!r}, {a(tensor)}: only dense tensors with numbers in them."
+                f"cannot write {name!r}, {with_article(tensor)}: only dense tensors with numbers "
+                f"in them."
             )
         tensor = tensor.detach().cpu().contiguous()
         memory = tensor.untyped_storage().data_ptr()
@@ -160,8 +171,8 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     if bad:
         sizes = [f"{name} ({n:,} of {tensors[name].numel():,})" for name, n in bad.items()]
         raise ValueError(
-            f"{where} has weights that are NaN or infinite, in {some(sizes)}: it is damaged, or "
-            f"its training diverged; use another copy."
+            f"{where} has weights that are NaN or infinite, in {shorten(sizes)}: it is damaged, "
+            f"or its training diverged; use another copy."
         )
 
 
@@ -197,8 +208,8 @@ def _only_tensors(path: Path, found: Contents) -> dict[str, Tensor]:
     for name, value in found.weights.items():
         if not _is_dense(value) or not isinstance(name, str):
             raise ValueError(
-                f"{quoted(path)} holds more than weights: {name!r} is {a(value)}, no plain tensor. "
-                f"Save the dict of tensors alone, or under the key 'state_dict'."
+                f"{quoted(path)} holds more than weights: {name!r} is {with_article(value)}, no "
+                f"plain tensor. Save the dict of tensors alone, or under the key 'state_dict'."
             )
     return {name: value.detach() for name, value in found.weights.items()}
 
@@ -258,12 +269,12 @@ def _read_shards(path: Path, shards: dict[str, str]) -> dict[str, Tensor]:
     if missing:
         raise FileNotFoundError(
             f"{quoted(path)} needs {len(names)} shards, and {len(missing)} of them are not beside "
-            f"it: {some(missing)}. Download them too."
+            f"it: {shorten(missing)}. Download them too."
         )
     tensors = {}
     for name in names:
         tensors |= _only_tensors(path.parent / name, contents(path.parent / name))
     lost = [name for name in shards if name not in tensors]
     if lost:
-        raise ValueError(f"{quoted(path)} promises {some(lost)}, which no shard holds.")
+        raise ValueError(f"{quoted(path)} promises {shorten(lost)}, which no shard holds.")
     return tensors

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from typing import Any
 from torch import Tensor
 
 from sdlib.weights.files import read, sync, write
-from sdlib.weights.recognize import StrPath, a, quoted, some
+from sdlib.weights.formats import StrPath, quoted, shorten, with_article
+from sdlib.weights.parts import PARTS, REQUIRED
 
-PARTS = ("unet", "vae", "text_encoder")
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 # "model.fp16.safetensors" or "model.safetensors.index.fp16.json", say
@@ -35,7 +35,7 @@ TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.jso
 
 
 @dataclass(frozen=True)
-class Part:
+class FolderPart:
     """One network in diffusers' layout: its `config` as in config.json, and its `tensors`."""
 
     config: dict[str, Any]
@@ -48,18 +48,18 @@ class Folder:
 
     Attributes:
         index: what model_index.json says.
-        parts: "unet", "vae" and "text_encoder".
+        parts: "unet", "vae" and "text_encoder", and what else of `PARTS` the index names.
         scheduler: what scheduler_config.json says; empty if there is none.
         tokenizer: the texts of the tokenizer's files by name; empty if there are none.
     """
 
     index: dict[str, Any]
-    parts: dict[str, Part]
+    parts: dict[str, FolderPart]
     scheduler: dict[str, Any]
     tokenizer: dict[str, str]
 
 
-def read_folder(path: StrPath, variant: str | None = None, parts: Iterable[str] = PARTS) -> Folder:
+def read_folder(path: StrPath, variant: str | None = None, without: Collection[str] = ()) -> Folder:
     """Read a diffusers folder of Stable Diffusion; tensors are mapped, as by `read`.
 
     Args:
@@ -67,7 +67,7 @@ def read_folder(path: StrPath, variant: str | None = None, parts: Iterable[str] 
         variant: which files to take where a part has several, "fp16" or "non_ema", say; by
             default those without such a mark. A part that has only others gives those.
             safetensors go before .bin.
-        parts: those that must be there. Of others, only the configs are read that there are.
+        without: parts that may be missing; only their configs are read, if there are any.
 
     Raises:
         OSError: if the folder, one of its parts or a file is missing.
@@ -77,27 +77,29 @@ def read_folder(path: StrPath, variant: str | None = None, parts: Iterable[str] 
     index = _json(path / "model_index.json") if (path / "model_index.json").is_file() else None
     if index is None:
         raise FileNotFoundError(_without_index(path))
-    parts = set(parts)
-    lacking = [name for name in PARTS if name in parts and not any(_pair(index.get(name)))]
+    required = [PARTS[part].folder for part in REQUIRED]
+    named = {name for name, found in index.items() if isinstance(found, list) and any(found)}
+    listed = [spec.folder for spec in PARTS.values() if spec.folder in named]
+    lacking = [name for name in required if name not in {*listed, *without}]
     if lacking:
         kind = index.get("_class_name", "pipeline")
         raise ValueError(
-            f"{quoted(path)} is the folder of a {kind} without {some(lacking)}; one of Stable "
-            f"Diffusion has {', '.join(PARTS)}."
+            f"{quoted(path)} is the folder of a {kind} without {shorten(lacking)}; one of Stable "
+            f"Diffusion has {', '.join(required)}."
         )
     scheduler = path / "scheduler" / "scheduler_config.json"
-    aside = [n for n in PARTS if n not in parts and (path / n / "config.json").is_file()]
+    unused = [name for name in without if (path / name / "config.json").is_file()]
     texts = [path / "tokenizer" / name for name in TOKENIZER]
     return Folder(
         index,
-        {name: read_part(path / name, variant) for name in PARTS if name in parts}
-        | {name: Part(_json(path / name / "config.json"), {}) for name in aside},
+        {name: read_part(path / name, variant) for name in listed if name not in without}
+        | {name: FolderPart(_json(path / name / "config.json"), {}) for name in unused},
         _json(scheduler) if scheduler.is_file() else {},
         {file.name: file.read_text("utf8", "replace") for file in texts if file.is_file()},
     )
 
 
-def read_part(path: StrPath, variant: str | None = None) -> Part:
+def read_part(path: StrPath, variant: str | None = None) -> FolderPart:
     """Read the folder of one part, with config.json and weights in it.
 
     Arguments and errors as for `read_folder`.
@@ -111,7 +113,7 @@ def read_part(path: StrPath, variant: str | None = None) -> Part:
             f"{quoted(path)} has no weights (diffusion_pytorch_model.safetensors or "
             f"model.safetensors, say): {_IN_PART}."
         )
-    return Part(_json(path / "config.json"), read(path / name))
+    return FolderPart(_json(path / "config.json"), read(path / name))
 
 
 def choose(names: Iterable[str], variant: str | None = None) -> str | None:
@@ -132,7 +134,7 @@ def choose(names: Iterable[str], variant: str | None = None) -> str | None:
 
 def write_folder(
     path: StrPath,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, FolderPart],
     scheduler: Mapping[str, Any],
     tokenizer: Mapping[str, str],
 ) -> Path:
@@ -179,7 +181,7 @@ def write_folder(
 _IN_PART = "each part of a diffusers folder has its config and its weights"
 
 
-def _model_index(parts: Mapping[str, Part], scheduler: Mapping[str, Any]) -> dict[str, Any]:
+def _model_index(parts: Mapping[str, FolderPart], scheduler: Mapping[str, Any]) -> dict[str, Any]:
     """What model_index.json must say; diffusers asks for parts that are not there by null."""
     return {
         "_class_name": "StableDiffusionPipeline",
@@ -216,7 +218,7 @@ def _without_index(path: Path) -> str:
     if len(found) == 1:
         return f"{start}; it holds one checkpoint: give {quoted(path / found[0])}."
     if found:
-        return f"{start}; it holds {len(found)} files of weights: give one ({some(found)})."
+        return f"{start}; it holds {len(found)} files of weights: give one ({shorten(found)})."
     return f"{start}, and it holds no weights."
 
 
@@ -235,13 +237,10 @@ def _json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{quoted(path)} is no JSON: {error}. Download it again.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{quoted(path)} holds {a(found)}, and should hold settings by name.")
+        raise ValueError(
+            f"{quoted(path)} holds {with_article(found)}, and should hold settings by name."
+        )
     return found
-
-
-def _pair(entry: Any) -> list:
-    """[library, class] of a part in model_index.json; empty for anything else."""
-    return entry if isinstance(entry, list) else []
 
 
 def _text(settings: Mapping[str, Any]) -> str:

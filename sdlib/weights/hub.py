@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from sdlib.weights.folders import PARTS, SUFFIXES, TOKENIZER, choose, read_folder, read_part
-from sdlib.weights.recognize import StrPath, quoted, some
+from sdlib.weights.folders import SUFFIXES, TOKENIZER, choose, read_folder, read_part
+from sdlib.weights.formats import StrPath, quoted, shorten
+from sdlib.weights.parts import PARTS
 
 _ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<file>[^@]+))?(@(?P<revision>[\w./-]+))?")
 
@@ -79,7 +80,7 @@ def fetch(id: str, variant: str | None = None) -> Path:
         raise OSError(_why(error, repo, revision, begun=bool(cached))) from error
     weights = [name for name in names if name.endswith(SUFFIXES)]
     lack = "is no diffusers folder" if file is None else f"has no file {file!r}"
-    hint = f"; it has {some(weights)}: name one as {repo}/{weights[0]}" if weights else ""
+    hint = f"; it has {shorten(weights)}: name one as {repo}/{weights[0]}" if weights else ""
     raise FileNotFoundError(f"{repo} on the hub {lack}{hint}.")
 
 
@@ -96,8 +97,8 @@ def needed(names: Iterable[str], variant: str | None = None) -> list[str]:
         return ["config.json", *weights] if weights and "config.json" in names else []
     files = ["model_index.json", "scheduler/scheduler_config.json"]
     files += [f"tokenizer/{name}" for name in TOKENIZER]
-    for part in PARTS:
-        files += [f"{part}/config.json", *_weights(names, f"{part}/", variant)]
+    for spec in PARTS.values():
+        files += [f"{spec.folder}/config.json", *_weights(names, f"{spec.folder}/", variant)]
     return [name for name in files if name in names]
 
 

@@ -1,7 +1,7 @@
 """One table of names: ours, the original file's and diffusers', for each tensor (Chapter 19).
 
 A network's config generates its rows, and the rows are the mapping in both directions. The original
-names are those inside a network's part of a checkpoint; `PREFIXES` stand before them in the whole.
+names are those inside a network's part of a checkpoint; its prefix stands before them in the whole.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,6 @@ from torch import Tensor
 from sdlib.models import CLIPTextConfig, UNetConfig, VAEConfig
 
 Layout = Literal["original", "diffusers"]
-
-PREFIXES = {
-    "unet": "model.diffusion_model.",
-    "vae": "first_stage_model.",
-    "text": "cond_stage_model.transformer.",
-}
 
 
 @dataclass(frozen=True)
@@ -233,13 +227,10 @@ def text_rows(config: CLIPTextConfig) -> Iterator[Row]:
         yield from ROOT.at("projection", "text_projection").rows("weight")
 
 
-ROWS = {"unet": unet_rows, "vae": vae_rows, "text": text_rows}
-
-
 def to_layout(tensors: dict[str, Tensor], rows, layout: Layout) -> dict[str, Tensor]:
     """Our tensors by the names, and in the shapes, of a layout. Nothing is copied.
 
-    The way back is `sdlib.weights.networks.find`, which does not trust what it is given.
+    The way back is `sdlib.weights.parts.match_part`, which does not trust what it is given.
     """
     return {
         row.name(layout): tensors[row.ours].reshape(row.shape(tensors[row.ours].shape, layout))

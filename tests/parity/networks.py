@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sdlib.models import UNet
 from sdlib.models.layers import time_embedding
-from sdlib.weights.names import ROWS, to_layout
+from sdlib.weights.names import to_layout
+from sdlib.weights.parts import PARTS
 
 TOLERANCE = 1e-4  # relative, in float32
 QUIET = 2**-8
@@ -179,7 +180,7 @@ BUILD = {"unet": unet_reference, "vae": vae_reference, "text": text_reference}
 def reference(kind: str, net: nn.Module) -> nn.Module:
     """The reference of `net`, with its very tensors."""
     theirs = BUILD[kind](net.config)
-    tensors = to_layout(net.state_dict(), list(ROWS[kind](net.config)), "diffusers")
+    tensors = to_layout(net.state_dict(), list(PARTS[kind].rows(net.config)), "diffusers")
     if kind == "text":
         bare = "embeddings.token_embedding.weight" in theirs.state_dict()  # transformers 5
         if bare:

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 import torch
@@ -22,15 +22,18 @@ from sdlib.models import (
 from sdlib.pipeline import StableDiffusion
 from sdlib.text import Tokenizer
 from sdlib.weights import Checkpoint, load, save
-from sdlib.weights.checkpoint import FOLDERS
+from sdlib.weights.checkpoint import noted_config
 from sdlib.weights.configs import vae_to_json
-from sdlib.weights.names import PREFIXES, ROWS, text_rows, to_layout
+from sdlib.weights.facts import describe
+from sdlib.weights.hub import needed
+from sdlib.weights.names import ROOT, text_rows, to_layout
+from sdlib.weights.parts import PARTS, PartSpec
 
 CONFIG = StableDiffusionConfig.tiny()
 LEFT_BEHIND = {
     "betas": torch.zeros(1000),
     "model_ema.num_updates": torch.tensor(3),
-    PREFIXES["text"] + "text_model.embeddings.position_ids": torch.arange(77)[None],
+    PARTS["text"].prefix + "text_model.embeddings.position_ids": torch.arange(77)[None],
 }
 
 
@@ -137,7 +140,9 @@ def test_diffusers_opens_a_single_file_of_ours(original, checkpoint):
     config = vae_to_json(CONFIG.vae)
     theirs = Theirs.from_config(config)
     theirs.load_state_dict(convert_ldm_vae_checkpoint(load_file(original), config))
-    ours = to_layout(checkpoint.networks["vae"].state_dict(), ROWS["vae"](CONFIG.vae), "diffusers")
+    ours = to_layout(
+        checkpoint.networks["vae"].state_dict(), PARTS["vae"].rows(CONFIG.vae), "diffusers"
+    )
     for name, x in theirs.state_dict().items():
         assert torch.equal(x.flatten(), ours[name].flatten()), name
 
@@ -150,11 +155,92 @@ def test_an_inpainting_checkpoint(files, tmp_path):
         same(opened, checkpoint)
 
 
-@pytest.mark.parametrize("name", ["v", "v.safetensors"])
-def test_v_prediction_is_told(name, checkpoint, files, tmp_path):
-    config = replace(CONFIG, predicts="v")
+TRAINED = {
+    "v": {"predicts": "v"},
+    "another schedule": {"schedule": "linear", "schedule_options": {"beta_end": 0.015}},
+    "fewer steps": {"schedule": "cosine", "schedule_options": {"steps": 100}, "sampler": "ddpm"},
+    "zero terminal SNR": {
+        "predicts": "v",
+        "schedule_options": {"zero_terminal_snr": True},
+        "sampler": "dpmpp_2m",
+        "sample_size": 96,
+    },
+}
+
+
+@pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
+@pytest.mark.parametrize("name", ["x", "x.safetensors"])
+def test_how_it_was_trained_is_told(name, changes, checkpoint, files, tmp_path):
+    config = replace(CONFIG, **changes)
     path = save(tmp_path / name, Checkpoint(config, checkpoint.networks), files)
     assert load(path).config == config
+
+
+CANNOT = {
+    "a sampler": ({"sampler": "edm"}, "knows no sampler 'edm', only plms, .* save the model as"),
+    "a schedule": ({"schedule": "sigmoid"}, "knows no schedule 'sigmoid', only scaled_linear"),
+    "an option": ({"schedule_options": {"tau": 1}}, "PNDMScheduler cannot be told tau"),
+    "with PLMS": (
+        {"schedule_options": {"zero_terminal_snr": True}},
+        r"PNDMScheduler cannot be told zero_terminal_snr: choose .* \('ddim', say\)",
+    ),
+    "a middle": ({"unet": UNetConfig.tiny(depth=(1, 2))}, "tell of its U-Net middle_depth = 1"),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), CANNOT.values(), ids=CANNOT)
+def test_what_a_folder_cannot_tell_goes_into_one_file(changes, words, files, tmp_path):
+    checkpoint = fresh(replace(CONFIG, **changes))
+    with pytest.raises(ValueError, match=words):
+        save(tmp_path / "x", checkpoint, files)
+    assert not list(tmp_path.iterdir())
+    opened = load(save(tmp_path / "x.safetensors", checkpoint))
+    assert opened.config == checkpoint.config
+    same(opened, checkpoint)
+
+
+# --- a part of one's own --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    width: int = 3
+
+
+class Toy(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.layer = torch.nn.Linear(config.width, config.width)
+
+
+TOY = PartSpec(
+    words="toy",
+    network=Toy,
+    config=ToyConfig,
+    rows=lambda config: ROOT.at("layer", "theirs", "linear").rows(),
+    prefix="toy_model.",
+    folder="toy",
+    from_json=lambda json: ToyConfig(json["size"]),
+    to_json=lambda config: {"_class_name": "Toy", "size": config.width},
+    pattern=r"^toy_model\.",
+)
+
+
+@pytest.mark.parametrize("name", ["x", "x.safetensors"])
+def test_a_new_part_is_one_entry(name, checkpoint, files, tmp_path, monkeypatch):
+    monkeypatch.setitem(PARTS, "toy", TOY)
+    config = replace(CONFIG, others={"toy": ToyConfig(5)})
+    networks = {**checkpoint.networks, "toy": Toy(ToyConfig(5))}
+    path = save(tmp_path / name, Checkpoint(config, networks), files)
+    opened = load(path)
+    assert opened.config == config
+    same(opened, Checkpoint(config, networks), config.parts)
+    assert describe(path).parts["toy"].parameters == 30
+    assert "toy/config.json" in needed(["model_index.json", "toy/config.json"])
+    theirs = save(tmp_path / "vae.safetensors", fresh(seed=1))
+    same(load(path, vae=theirs), Checkpoint(config, networks), ["unet", "text", "toy"])
+    without = save(tmp_path / "without", checkpoint, files)
+    assert load(without).config == CONFIG  # a part that may be there
 
 
 @pytest.mark.parametrize("name", ["own", "own.safetensors"])
@@ -180,6 +266,43 @@ def test_a_header_that_is_not_ours(original, tmp_path):
     with pytest.raises(ValueError, match="the sizes in the header of .* cannot be used"):
         load(path)
     assert load(path, config=CONFIG).config == CONFIG
+
+
+NOTED = [
+    StableDiffusionConfig.sd15(),
+    StableDiffusionConfig.tiny_inpainting(),
+    StableDiffusionConfig(UNetConfig.sd2(), VAEConfig(scale=1), CLIPTextConfig.sd2(), "v"),
+    replace(CONFIG, schedule="sigmoid", schedule_options={"tau": 0.9}, sampler="edm"),
+]
+
+
+@pytest.mark.parametrize("config", NOTED)
+def test_a_note_tells_all(config):
+    assert noted_config({"sdlib": json.dumps(asdict(config))}, "x") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "cannot be used"),
+        ("[" * 100_000, "cannot be used"),
+        ("[1]", r"StableDiffusionConfig is \[1\]"),
+        ('{"unet": 3}', "UNetConfig is 3"),
+        ('{"unet": {"width": 3}}', "unknown are width"),
+        ('{"unet": {"widths": [32, "64"]}}', "'64' stands where 320 might"),
+        ('{"unet": {"widths": [32, 64]}}', "one number a level; got 2, 4 and 4"),
+        ('{"unet": {"linear": 1}}', "1 stands where False might"),
+        ('{"text": {"activation": "relu"}}', "unknown activation 'relu'"),
+        ('{"others": {"toy": {}}}', "unknown are toy"),
+        ('{"schedule_options": [1]}', r"stands where \{\} might"),
+        ('{"sample_size": 64.5}', "64.5 stands where 64 might"),
+        (json.dumps({"predicts": "x0"}), "the U-Net predicts 'x0'; sdlib knows eps, v"),
+    ],
+)
+def test_a_note_that_is_not_ours_is_refused(text, words):
+    with pytest.raises(ValueError, match=words) as error:
+        noted_config({"sdlib": text}, "x.safetensors")
+    assert "header of x.safetensors" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["x", "x.safetensors"])
@@ -225,9 +348,9 @@ def other():
 def test_an_autoencoder_from_elsewhere(original, checkpoint, other, files, tmp_path):
     whole = save(tmp_path / "whole.safetensors", other)
     alone = {
-        k.removeprefix(PREFIXES["vae"]): x
+        k.removeprefix(PARTS["vae"].prefix): x
         for k, x in load_file(whole).items()
-        if k.startswith(PREFIXES["vae"])
+        if k.startswith(PARTS["vae"].prefix)
     }
     torch.save({"state_dict": {**alone, "loss.logvar": torch.zeros(1)}}, tmp_path / "alone.ckpt")
     folder = save(tmp_path / "folder", other, files)
@@ -243,17 +366,17 @@ def test_a_checkpoint_without_the_part_that_comes_from_elsewhere(
 ):
     without = tmp_path / "without.safetensors"
     tensors = load_file(original)
-    save_file({k: x for k, x in tensors.items() if not k.startswith(PREFIXES[part])}, without)
+    save_file({k: x for k, x in tensors.items() if not k.startswith(PARTS[part].prefix)}, without)
     word = {"vae": "autoencoder", "text": "text encoder"}[part]
     with pytest.raises(ValueError, match=f"holds no {word}; .* without {word}: give one as {part}"):
         load(without)
     shutil.copytree(folder, tmp_path / "folder")
-    shutil.rmtree(tmp_path / "folder" / FOLDERS[part])
+    shutil.rmtree(tmp_path / "folder" / PARTS[part].folder)
     theirs = save(tmp_path / "theirs.safetensors", other)
     for source in (without, tmp_path / "folder"):
         opened = load(source, **{part: theirs})
         same(opened, other, [part])
-        same(opened, checkpoint, FOLDERS.keys() - {part})
+        same(opened, checkpoint, PARTS.keys() - {part})
 
 
 def test_a_text_encoder_from_elsewhere(folder, checkpoint, other, files, tmp_path):
@@ -280,11 +403,11 @@ def altered(original, path, change):
     return path
 
 
-STEM = PREFIXES["unet"] + "input_blocks.0.0.bias"
+STEM = PARTS["unet"].prefix + "input_blocks.0.0.bias"
 ALTERATIONS = {
     "a renamed key": (lambda t: t.update({STEM + "s": t.pop(STEM)}), f"lacks {STEM}"),
     "a missing part": (
-        lambda t: [t.pop(k) for k in list(t) if k.startswith(PREFIXES["vae"])],
+        lambda t: [t.pop(k) for k in list(t) if k.startswith(PARTS["vae"].prefix)],
         "holds no autoencoder",
     ),
     "another shape": (lambda t: t.update({STEM: torch.zeros(5)}), r"\(5,\) instead of \(64,\)"),
@@ -406,14 +529,16 @@ def test_loading_takes_little_more_memory_than_the_weights(
     form, stored, asked, most, original, tmp_path
 ):
     """Weights of 190 MB, or half of it; in another process."""
-    tensors = {k: x for k, x in load_file(original).items() if not k.startswith(PREFIXES["text"])}
+    tensors = {
+        k: x for k, x in load_file(original).items() if not k.startswith(PARTS["text"].prefix)
+    }
     config = CLIPTextConfig(layers=6, vocabulary=5000, end=4999)
     with torch.device("meta"):
         shapes = CLIPTextEncoder(config).state_dict()
     text = {name: torch.ones(x.shape, dtype=stored) for name, x in shapes.items()}
     text = to_layout(text, text_rows(config), "original")
     tensors = {k: x.to(stored) for k, x in tensors.items()}
-    FORMS[form](tensors | {PREFIXES["text"] + k: x for k, x in text.items()}, tmp_path / "x")
+    FORMS[form](tensors | {PARTS["text"].prefix + k: x for k, x in text.items()}, tmp_path / "x")
     arguments = [tmp_path / "x", original, str(asked).removeprefix("torch.")]
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True

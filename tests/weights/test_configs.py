@@ -1,10 +1,14 @@
 """diffusers' config files and ours: there and back, and through the libraries that own them."""
 
+import inspect
+
 import diffusers
 import pytest
+import torch
 import transformers
 
-from sdlib.models import CLIPTextConfig, UNetConfig, VAEConfig
+from sdlib.diffusion import SAMPLERS, SCHEDULES, schedule, zero_terminal_snr
+from sdlib.models import CLIPTextConfig, StableDiffusionConfig, UNetConfig, VAEConfig
 from sdlib.weights import configs
 
 # As they stand in the folder of Stable Diffusion v1.5 on the hub (what matters of them).
@@ -79,17 +83,9 @@ def test_u_nets_there_and_back(config):
 @pytest.mark.parametrize("config", UNETS.values(), ids=UNETS)
 def test_u_nets_through_diffusers(config):
     """What diffusers makes of our config says the same when it is asked for its own."""
-    import torch
-
     with torch.device("meta"):
         theirs = diffusers.UNet2DConditionModel.from_config(configs.unet_to_json(config))
     assert configs.unet_from_json(theirs.config) == config
-
-
-@pytest.mark.parametrize("changes", [{"depth": (1, 2), "middle_depth": 1}, {"middle_depth": 0}])
-def test_a_middle_that_diffusers_has_no_words_for_is_refused(changes):
-    with pytest.raises(ValueError, match="the middle of a U-Net as deep as its last level"):
-        configs.unet_to_json(UNetConfig.tiny(**changes))
 
 
 @pytest.mark.parametrize("config", [VAEConfig.sd15(), VAEConfig.sdxl(), VAEConfig.tiny()])
@@ -115,15 +111,62 @@ def test_text_encoders(config):
     assert configs.text_from_json(theirs) == config
 
 
-@pytest.mark.parametrize("predicts", ["eps", "v"])
-def test_schedulers(predicts):
-    json = configs.scheduler_to_json(predicts)
-    assert configs.predicts_from_json(json) == predicts
+TRAINED = {
+    "v1.5": {},
+    "v": {"predicts": "v"},
+    "linear": {"schedule": "linear"},
+    "its options": {"schedule": "linear", "schedule_options": {"steps": 50, "beta_start": 0.001}},
+    "cosine": {"schedule": "cosine", "schedule_options": {"steps": 500}},
+    "zero": {"schedule_options": {"zero_terminal_snr": True}, "sampler": "ddim"},
+    **{sampler: {"sampler": sampler} for sampler in configs.SAMPLERS},
+}
+
+
+@pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
+def test_schedulers_there_and_back_through_diffusers(changes):
+    """What diffusers makes of our config says the same, and has the table of our schedule."""
+    config = StableDiffusionConfig(**changes)
+    told = {name: getattr(config, name) for name in TOLD}
+    json = configs.scheduler_to_json(config)
+    assert configs.scheduler_from_json(json) == told
+    theirs = getattr(diffusers, json["_class_name"]).from_config(json)
+    read = configs.scheduler_from_json({"_class_name": json["_class_name"], **theirs.config})
+    assert read == told
+    options = dict(config.schedule_options)
+    zero = options.pop("zero_terminal_snr", False)
+    ours = schedule(config.schedule, **options)
+    ours = zero_terminal_snr(ours) if zero else ours
+    torch.testing.assert_close(ours.alpha_bar.float(), theirs.alphas_cumprod, rtol=0, atol=1e-6)
+
+
+TOLD = ("predicts", "schedule", "schedule_options", "sampler")
+
+
+def test_v1_5s_scheduler_as_it_is_shipped():
+    json = configs.scheduler_to_json(StableDiffusionConfig())
     theirs = diffusers.PNDMScheduler.from_config(json).config
-    assert configs.predicts_from_json(theirs) == predicts
     assert (
         not theirs["set_alpha_to_one"] and theirs["skip_prk_steps"] and theirs["steps_offset"] == 1
     )
+
+
+def test_names_and_defaults_are_those_of_sdlibs_own():
+    assert configs.SAMPLERS.keys() <= SAMPLERS.keys()
+    for name, (_, defaults) in configs.SCHEDULES.items():
+        known = inspect.signature(SCHEDULES[name]).parameters
+        for option, value in {"steps": 1000, **defaults}.items():
+            assert known[option].default == value
+
+
+def test_which_schedulers_can_be_told_of_zero_terminal_snr():
+    for name, says in configs.SAMPLERS.items():
+        known = inspect.signature(getattr(diffusers, says["_class_name"])).parameters
+        assert ("rescale_betas_zero_snr" in known) == (name not in configs.NO_ZERO_SNR)
+
+
+@pytest.mark.parametrize("json", [{}, {"_class_name": "DEISMultistepScheduler"}])
+def test_what_a_scheduler_leaves_out_is_v1_5s(json):
+    assert StableDiffusionConfig(**configs.scheduler_from_json(json)) == StableDiffusionConfig()
 
 
 @pytest.mark.parametrize(
@@ -139,9 +182,9 @@ def test_schedulers(predicts):
         (configs.vae_from_json, {"shift_factor": 0.1}),
         (configs.text_from_json, {"hidden_size": 64, "intermediate_size": 128}),
         (configs.text_from_json, {"model_type": "t5"}),
-        (configs.predicts_from_json, {"beta_schedule": "linear"}),
-        (configs.predicts_from_json, {"prediction_type": "sample"}),
-        (configs.predicts_from_json, {"rescale_betas_zero_snr": True}),
+        (configs.scheduler_from_json, {"beta_schedule": "sigmoid"}),
+        (configs.scheduler_from_json, {"prediction_type": "sample"}),
+        (configs.scheduler_from_json, {"trained_betas": [0.1]}),
     ],
 )
 def test_another_kind_of_network_is_refused_by_the_field_that_makes_it_so(read, json):

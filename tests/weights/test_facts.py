@@ -5,7 +5,7 @@ import torch
 
 from sdlib.weights.facts import describe, size
 from sdlib.weights.files import write
-from sdlib.weights.folders import Part, write_folder
+from sdlib.weights.folders import FolderPart, write_folder
 
 STEM = "model.diffusion_model.input_blocks.0.0.weight"
 CHECKPOINT = {
@@ -134,9 +134,15 @@ def test_shards(tmp_path):
 
 def test_folders(tmp_path):
     parts = {
-        "unet": Part({"_class_name": "UNet2DConditionModel"}, {"conv_in.bias": torch.ones(2)}),
-        "vae": Part({"_class_name": "AutoencoderKL"}, {"encoder.conv_in.bias": torch.ones(3)}),
-        "text_encoder": Part({"architectures": ["CLIPTextModel"]}, {"embeddings.x": torch.ones(4)}),
+        "unet": FolderPart(
+            {"_class_name": "UNet2DConditionModel"}, {"conv_in.bias": torch.ones(2)}
+        ),
+        "vae": FolderPart(
+            {"_class_name": "AutoencoderKL"}, {"encoder.conv_in.bias": torch.ones(3)}
+        ),
+        "text_encoder": FolderPart(
+            {"architectures": ["CLIPTextModel"]}, {"embeddings.x": torch.ones(4)}
+        ),
     }
     folder = write_folder(tmp_path / "m", parts, {"_class_name": "PNDMScheduler"}, {})
     facts = describe(folder)

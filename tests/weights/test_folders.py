@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from sdlib.weights.files import write
-from sdlib.weights.folders import Part, choose, read_folder, read_part, write_folder
+from sdlib.weights.folders import FolderPart, choose, read_folder, read_part, write_folder
 
 PARTS = {
-    "unet": Part({"_class_name": "UNet2DConditionModel"}, {"u": torch.ones(2)}),
-    "vae": Part({"_class_name": "AutoencoderKL"}, {"v": torch.ones(3)}),
-    "text_encoder": Part({"architectures": ["CLIPTextModel"]}, {"t": torch.ones(4)}),
+    "unet": FolderPart({"_class_name": "UNet2DConditionModel"}, {"u": torch.ones(2)}),
+    "vae": FolderPart({"_class_name": "AutoencoderKL"}, {"v": torch.ones(3)}),
+    "text_encoder": FolderPart({"architectures": ["CLIPTextModel"]}, {"t": torch.ones(4)}),
 }
 SCHEDULER = {"_class_name": "PNDMScheduler", "steps_offset": 1}
 TOKENIZER = {"vocab.json": "{}", "merges.txt": "#version: 0.2\n"}
@@ -130,10 +130,10 @@ def test_another_pipeline(folder):
 
 def test_parts_that_are_not_wanted_may_be_missing(folder):
     (folder / "vae" / f"{UNET}.safetensors").unlink()
-    found = read_folder(folder, parts=("unet", "text_encoder"))
-    assert found.parts["vae"] == Part(PARTS["vae"].config, {}) and found.parts["unet"].tensors
+    found = read_folder(folder, without=["vae"])
+    assert found.parts["vae"] == FolderPart(PARTS["vae"].config, {}) and found.parts["unet"].tensors
     (folder / "vae" / "config.json").unlink()
-    assert set(read_folder(folder, parts=("unet", "text_encoder")).parts) == {
+    assert set(read_folder(folder, without=["vae"]).parts) == {
         "unet",
         "text_encoder",
     }
@@ -174,7 +174,7 @@ def test_nothing_is_written_over(tmp_path, folder):
 
 
 def test_a_failure_leaves_nothing(tmp_path):
-    bad = {**PARTS, "text_encoder": Part({"architectures": ["X"]}, {"t": 3.0})}
+    bad = {**PARTS, "text_encoder": FolderPart({"architectures": ["X"]}, {"t": 3.0})}
     with pytest.raises(ValueError, match="cannot write 't', a float"):
         write_folder(tmp_path / "model", bad, SCHEDULER, TOKENIZER)
     assert not os.listdir(tmp_path)
@@ -182,5 +182,5 @@ def test_a_failure_leaves_nothing(tmp_path):
 
 def test_a_config_says_what_it_is(tmp_path):
     with pytest.raises(ValueError, match="the config of vae says neither '_class_name'"):
-        write_folder(tmp_path / "model", {**PARTS, "vae": Part({}, {})}, SCHEDULER, TOKENIZER)
+        write_folder(tmp_path / "model", {**PARTS, "vae": FolderPart({}, {})}, SCHEDULER, TOKENIZER)
     assert not os.listdir(tmp_path)

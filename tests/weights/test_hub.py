@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from sdlib.weights.folders import PARTS, Part, write_folder
+from sdlib.weights.folders import FolderPart, write_folder
 from sdlib.weights.hub import _complete, fetch, locate, needed
 from tests.weights.hub_server import COMMIT, hub
 
+FOLDERS = ("unet", "vae", "text_encoder")
 LARGE = save({"big": torch.arange(100_000).float()})
 
 
@@ -143,8 +144,8 @@ def test_a_copy_without_all_that_is_needed_is_none(tmp_path):
 
 
 def test_a_copy_without_the_scheduler_that_its_index_names_is_none(tmp_path):
-    index = {name: ["a", "B"] for name in (*PARTS, "scheduler", "tokenizer")}
-    parts = {name: Part({"_class_name": "A"}, {"x": torch.ones(1)}) for name in PARTS}
+    index = {name: ["a", "B"] for name in (*FOLDERS, "scheduler", "tokenizer")}
+    parts = {name: FolderPart({"_class_name": "A"}, {"x": torch.ones(1)}) for name in FOLDERS}
     files = {"vocab.json": "{}", "merges.txt": ""}
     folder = write_folder(tmp_path / "x", parts, {"_class_name": "PNDMScheduler"}, files)
     (folder / "model_index.json").write_text(json.dumps(index))

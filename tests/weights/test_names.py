@@ -22,8 +22,8 @@ from sdlib.models import (
     UNetConfig,
     VAEConfig,
 )
-from sdlib.weights.names import PREFIXES, ROWS, to_layout
-from sdlib.weights.networks import find
+from sdlib.weights.names import to_layout
+from sdlib.weights.parts import PARTS, match_part
 from tests.parity.networks import BUILD, made
 
 NETWORKS = {"unet": UNet, "vae": AutoencoderKL, "text": CLIPTextEncoder}
@@ -58,12 +58,12 @@ def shapes(tensors):
 
 
 def rows_of(kind, config):
-    return list(ROWS[kind](config))
+    return list(PARTS[kind].rows(config))
 
 
 def converted(kind, config, original):
     """diffusers' own reading of the original names."""
-    whole = {PREFIXES[kind] + name: x for name, x in original.items()}
+    whole = {PARTS[kind].prefix + name: x for name, x in original.items()}
     if kind == "text":
         return convert_ldm_clip_checkpoint(whole)
     theirs = BUILD[kind](config).config
@@ -109,7 +109,7 @@ def test_each_original_tensor_becomes_the_same_one_as_in_the_reference(kind, con
 def test_there_and_back_copies_nothing_and_changes_nothing(kind, config, layout):
     tensors, rows = made(NETWORKS[kind], config).state_dict(), rows_of(kind, config)
     out = to_layout(tensors, rows, layout)
-    back = find(kind, config, out, "x")[0]
+    back = match_part(kind, config, out, "x")[0]
     assert shapes(back) == shapes(tensors)
     for name, x in tensors.items():
         assert torch.equal(back[name], x)

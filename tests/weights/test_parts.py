@@ -6,14 +6,22 @@ import sys
 import pytest
 import torch
 
-from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
-from sdlib.weights.kinds import UNUSED, belongs
-from sdlib.weights.names import PREFIXES, ROWS, to_layout
-from sdlib.weights.networks import OLD, build, check_known, find, pick_config
+from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet, UNetConfig
+from sdlib.weights.checkpoint import pick_config
+from sdlib.weights.names import to_layout
+from sdlib.weights.parts import (
+    OLD,
+    PARTS,
+    UNUSED,
+    build,
+    check_known,
+    family_of,
+    match_part,
+    to_json,
+)
 
 CONFIG = StableDiffusionConfig.tiny()
 CLASSES = {"unet": UNet, "vae": AutoencoderKL, "text": CLIPTextEncoder}
-PARTS = list(CLASSES)
 
 
 def weights(part):
@@ -25,14 +33,16 @@ def weights(part):
 
 
 def laid_out(part, layout, prefix="", instead=()):
-    tensors = to_layout(weights(part), ROWS[part](getattr(CONFIG, part)), layout)
+    tensors = to_layout(weights(part), PARTS[part].rows(getattr(CONFIG, part)), layout)
     for usual, other in instead:
         tensors = {name.replace(usual, other): x for name, x in tensors.items()}
     return {prefix + name: x for name, x in tensors.items()}
 
 
 def whole():
-    return {k: x for part in PARTS for k, x in laid_out(part, "original", PREFIXES[part]).items()}
+    return {
+        k: x for part in PARTS for k, x in laid_out(part, "original", PARTS[part].prefix).items()
+    }
 
 
 def same(found, part):
@@ -46,15 +56,15 @@ def same(found, part):
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
 @pytest.mark.parametrize("prefixed", [True, False])
 def test_a_part_is_found_in_each_layout(part, layout, prefixed):
-    prefix = PREFIXES[part] if prefixed and layout == "original" else ""
-    same(find(part, getattr(CONFIG, part), laid_out(part, layout, prefix), "x")[0], part)
+    prefix = PARTS[part].prefix if prefixed and layout == "original" else ""
+    same(match_part(part, getattr(CONFIG, part), laid_out(part, layout, prefix), "x")[0], part)
 
 
 @pytest.mark.parametrize(
     "part, layout, prefix, instead",
     [
         ("vae", "diffusers", "", OLD),
-        ("text", "original", PREFIXES["text"], [("text_model.", "")]),
+        ("text", "original", PARTS["text"].prefix, [("text_model.", "")]),
         ("text", "diffusers", "", [("text_model.", "")]),
     ],
     ids=["the hub's old autoencoder", "a short text encoder in a checkpoint", "and in a folder"],
@@ -62,7 +72,7 @@ def test_a_part_is_found_in_each_layout(part, layout, prefixed):
 def test_other_spellings(part, layout, prefix, instead):
     tensors = laid_out(part, layout, prefix, instead)
     assert not set(tensors) <= set(laid_out(part, layout, prefix))
-    same(find(part, getattr(CONFIG, part), tensors, "x")[0], part)
+    same(match_part(part, getattr(CONFIG, part), tensors, "x")[0], part)
 
 
 def test_linear_layers_and_convolutions_stand_for_each_other():
@@ -71,18 +81,26 @@ def test_linear_layers_and_convolutions_stand_for_each_other():
         k: x.flatten(1) if ".attn_1." in k and x.ndim == 4 else x for k, x in tensors.items()
     }
     assert any(squeezed[k].shape != tensors[k].shape for k in tensors)
-    same(find("vae", CONFIG.vae, squeezed, "x")[0], "vae")
+    same(match_part("vae", CONFIG.vae, squeezed, "x")[0], "vae")
 
 
 def test_parts_are_found_in_a_whole_and_nothing_is_copied():
     tensors, used = whole(), set()
     for part in PARTS:
-        found, keys = find(part, getattr(CONFIG, part), tensors, "x")
+        found, keys = match_part(part, getattr(CONFIG, part), tensors, "x")
         same(found, part)
         used |= keys
         addresses = {x.data_ptr() for x in tensors.values()}
         assert {x.data_ptr() for x in found.values()} <= addresses
     check_known(tensors, used, "x")
+
+
+@pytest.mark.parametrize("changes", [{"depth": (1, 2), "middle_depth": 1}, {"middle_depth": 0}])
+def test_what_diffusers_has_no_words_for_is_named(changes):
+    words = f"a diffusers folder cannot tell of its U-Net middle_depth = {changes['middle_depth']}"
+    with pytest.raises(ValueError, match=words):
+        to_json("unet", UNetConfig.tiny(**changes))
+    assert to_json("unet", UNetConfig.sdxl())["transformer_layers_per_block"] == [10, 2, 10]
 
 
 LEFT_BEHIND = [
@@ -112,7 +130,7 @@ LEFT_BEHIND = [
 @pytest.mark.parametrize("key", LEFT_BEHIND)
 def test_what_checkpoints_hold_besides_is_left_behind(key):
     tensors = {**whole(), key: torch.zeros(1)}
-    used = {k for p in PARTS for k in find(p, getattr(CONFIG, p), tensors, "x")[1]}
+    used = {k for p in PARTS for k in match_part(p, getattr(CONFIG, p), tensors, "x")[1]}
     check_known(tensors, used, "x")
 
 
@@ -127,20 +145,20 @@ def test_what_is_not_known_is_refused(key):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_renamed_key_is_missed_by_its_name(part):
-    tensors = laid_out(part, "original", PREFIXES[part])
+    tensors = laid_out(part, "original", PARTS[part].prefix)
     key = list(tensors)[7]
     tensors[key + "_"] = tensors.pop(key)
     with pytest.raises(ValueError, match="in x lacks") as error:
-        find(part, getattr(CONFIG, part), tensors, "x")
+        match_part(part, getattr(CONFIG, part), tensors, "x")
     assert key in str(error.value)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_key_too_many_is_named(part):
-    tensors = laid_out(part, "original", PREFIXES[part])
-    tensors[PREFIXES[part] + "extra.weight"] = torch.zeros(1)
+    tensors = laid_out(part, "original", PARTS[part].prefix)
+    tensors[PARTS[part].prefix + "extra.weight"] = torch.zeros(1)
     with pytest.raises(ValueError, match="no place for: .*extra.weight"):
-        find(part, getattr(CONFIG, part), tensors, "x")
+        match_part(part, getattr(CONFIG, part), tensors, "x")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -149,7 +167,7 @@ def test_another_shape_is_named(part):
     key = list(tensors)[3]
     tensors[key] = torch.zeros(3, 3, 3)
     with pytest.raises(ValueError, match=r"another shape .*\(3, 3, 3\) instead of") as error:
-        find(part, getattr(CONFIG, part), tensors, "x")
+        match_part(part, getattr(CONFIG, part), tensors, "x")
     assert key in str(error.value)
 
 
@@ -157,7 +175,7 @@ def test_whole_numbers_are_no_weights():
     tensors = laid_out("vae", "original")
     tensors = {k: x.to(torch.int8) if k == "quant_conv.bias" else x for k, x in tensors.items()}
     with pytest.raises(ValueError, match="quant_conv.bias .torch.int8"):
-        find("vae", CONFIG.vae, tensors, "x")
+        match_part("vae", CONFIG.vae, tensors, "x")
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd15_inpainting", "tiny", "tiny_inpainting"])
@@ -165,8 +183,8 @@ def test_the_known_models_are_told_apart(name):
     config = getattr(StableDiffusionConfig, name)()
     with torch.device("meta"):
         unet = UNet(config.unet).state_dict()
-    rows = ROWS["unet"](config.unet)
-    tensors = {PREFIXES["unet"] + k: x for k, x in to_layout(unet, rows, "original").items()}
+    rows = PARTS["unet"].rows(config.unet)
+    tensors = {PARTS["unet"].prefix + k: x for k, x in to_layout(unet, rows, "original").items()}
     assert pick_config(tensors, "x") == config
 
 
@@ -191,12 +209,12 @@ def test_other_kinds_of_files_are_named(keys, words):
 
 
 def test_what_may_be_left_behind_is_what_a_report_calls_so():
-    assert {belongs(key) for key in LEFT_BEHIND} == set(UNUSED)
+    assert {family_of(key) for key in LEFT_BEHIND} == set(UNUSED)
 
 
 def test_another_size_is_said():
-    tensors = laid_out("unet", "original", PREFIXES["unet"])
-    key = PREFIXES["unet"] + "input_blocks.0.0.weight"
+    tensors = laid_out("unet", "original", PARTS["unet"].prefix)
+    key = PARTS["unet"].prefix + "input_blocks.0.0.weight"
     tensors[key] = torch.zeros(96, 4, 3, 3)
     with pytest.raises(ValueError, match="takes 4 channels, is 96 wide and looks at .* width 32"):
         pick_config(tensors, "x")
@@ -223,7 +241,7 @@ def test_building_draws_nothing_and_asks_for_no_compiler():
     lines = """
 import sys, torch
 from sdlib.models import CLIPTextConfig, CLIPTextEncoder
-from sdlib.weights.networks import build
+from sdlib.weights.parts import build
 config = CLIPTextConfig.tiny()
 tensors = CLIPTextEncoder(config).state_dict()
 state = torch.get_rng_state()
