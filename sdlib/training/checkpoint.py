@@ -5,10 +5,11 @@ import os
 import random
 import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from sdlib.training.ema import EMA, state_of
 from sdlib.training.processes import Processes
 
 PLAIN = (type(None), bool, int, float, str)
+KEYS = {"step", "facts", "network", "optimizer", "scaler", "ema", "random", "batches", "next"}
 
 
 def random_state(generators: list[torch.Generator], device: torch.device) -> dict:
@@ -45,18 +47,19 @@ def set_random_state(state: dict, generators: list[torch.Generator], device: tor
     random.setstate(state["python"])
 
 
-def write(path: Path, state: dict) -> None:
-    """Write a state whole or not at all: to a file beside it, to the disk, and into its place."""
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its place only when all of it is on the disk, or not at all."""
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
         with open(part, "xb") as file:
-            torch.save(state, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    if os.name == "posix":  # that the file now has this name is on the disk as well
+    if os.name == "posix":  # that the file has its name now has to reach the disk as well
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -72,13 +75,29 @@ def read(path: Path) -> dict:
             into memory, is no fault of the file: such errors pass as they are.
     """
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        if "allocate memory" in str(error):  # torch's own MemoryError
-            raise
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
         raise ValueError(f"it cannot be read: {type(error).__name__}") from error
+    if not isinstance(state, dict) or not state.keys() >= KEYS:
+        raise ValueError("it holds something else")
+    return state
+
+
+@contextmanager
+def refusal(path: Path) -> Iterator[None]:
+    """Say of an error in here what it means for the file."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a checkpoint of this run ({error}); remove it to start afresh."
+        ) from error
 
 
 def refuse_differences(saved: Mapping, ours: Mapping) -> None:
@@ -108,6 +127,21 @@ def refuse_objects(value: Any, place: str) -> None:
         raise ValueError(
             f"batches.state_dict() must hold numbers, strings and tensors, so that a checkpoint "
             f"can be read without running code; {place} is a {type(value).__name__}."
+        )
+
+
+def check_batch(batch: Any, saved: dict[str, str]) -> None:
+    """Compare the next batch with the one that would have come had the run not stopped.
+
+    Another shape is another run. Other numbers may be all that the data can give: that warns.
+    """
+    known = saved.pop("digest")
+    refuse_differences(saved, shapes(dict(tensors(batch))))
+    if digest(batch) != known:
+        warnings.warn(
+            "the data do not go on where they stopped, so the weights will differ from those of a "
+            "run without a break: draw batches from the generator, or give them a state_dict and "
+            "a load_state_dict."
         )
 
 
@@ -143,24 +177,22 @@ class Checkpoint:
         Raises:
             ValueError: for a file of another run. The network is then as it was.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is not None:
             self._prepare()
+        if self.path is None or not self.path.exists():
             self.batches.start()
             return 0
-        try:
+        with refusal(self.path):
             state = read(self.path)
             step = self._check(state)
-            self.batches.start(state["batches"])
+        self.batches.start(state["batches"])
+        with refusal(self.path):
             mine = state["random"][self.processes.rank]
             set_random_state(mine, self.generators, self.device)
-            if state["next"] is not None:
-                self._check_batch(state["next"])
-        except (OSError, MemoryError):
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(
-                f"{self.path} is not a checkpoint of this run ({error}); remove it to start afresh."
-            ) from error
+        if state["next"] is not None:
+            batch = self.batches.peek()
+            with refusal(self.path):
+                check_batch(batch, dict(state["next"]))
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
@@ -193,15 +225,14 @@ class Checkpoint:
         finally:  # what is computed is saved, even if the data break
             if self.processes.main:
                 try:
-                    write(self.path, state)
+                    with whole(self.path) as file:
+                        torch.save(state, file)
                 except OSError as error:
                     warnings.warn(f"step {step} was not saved ({error}); training goes on.")
             self.processes.wait()
 
     def _prepare(self) -> None:
         """Say at once if nothing can be written here, and refuse what could not be read again."""
-        if self.path is None:
-            return
         refuse_objects(self.batches.state_dict(), "state")
         if self.processes.main:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,15 +255,3 @@ class Checkpoint:
             if any(m.ndim and m.shape != parameters[i].shape for m in moments.values()):
                 raise ValueError("the optimizer's state does not fit the parameters")
         return count("step", state["step"])
-
-    def _check_batch(self, saved: dict) -> None:
-        """Compare the next batch with the one that would have come had the run not stopped."""
-        batch, saved = self.batches.peek(), dict(saved)
-        known = saved.pop("digest")
-        refuse_differences(saved, shapes(dict(tensors(batch))))
-        if digest(batch) != known:
-            warnings.warn(
-                "the data do not go on where they stopped, so the weights will differ from those "
-                "of a run without a break: draw batches from the generator, or give them a "
-                "state_dict and a load_state_dict."
-            )

@@ -135,28 +135,30 @@ def train(
     autocast, scaler = mixed_precision(precision, device)
     optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay, fused=True)
     noise = processes.draw_apart(generator)
+    facts = {
+        **_describe(network, trained),
+        **(run or {}),
+        "steps": steps,
+        "lr": float(lr),
+        "warmup": warmup,
+        "weight_decay": float(weight_decay),
+        "clip": float(clip),
+        "accumulate": accumulate,
+        "precision": precision,
+        "processes": processes.count,
+        "ema": "none" if ema is None else float(ema.decay),
+        "batches.state_dict": "yes" if batches.resumable else "no",
+    }
     file = Checkpoint(
         path=None if checkpoint is None else Path(checkpoint),
-        facts={
-            **_describe(network, trained),
-            **{name: str(value) for name, value in (run or {}).items()},
-            "steps": str(steps),
-            "lr": str(float(lr)),
-            "warmup": str(warmup),
-            "weight_decay": str(float(weight_decay)),
-            "clip": str(float(clip)),
-            "accumulate": str(accumulate),
-            "precision": precision,
-            "processes": str(processes.count),
-            "ema": "none" if ema is None else str(float(ema.decay)),
-        },
+        facts={name: str(value) for name, value in facts.items()},
         network=network,
         trained=trained,
         ema=ema,
         optimizer=optimizer,
         scaler=scaler,
         batches=batches,
-        generators=[generator] if noise is generator else [generator, noise],
+        generators=list(dict.fromkeys([generator, noise])),
         device=device,
         processes=processes,
     )
@@ -164,9 +166,9 @@ def train(
     if done < steps:
         processes.check_same(done, batches)
     _set_modes(network, weights)
-    # Leaves beside the chosen ones get no gradient; if there are none, autograd need not look.
-    others = any(p.requires_grad for p in network.parameters() if id(p) not in map(id, weights))
-    inputs = weights if others else None
+    # Other leaves get no gradient. Where there are none, autograd need not ask: that is quicker.
+    leaves = sum(p.requires_grad for p in network.parameters())
+    inputs = None if leaves == len(weights) else weights
     hidden = not (progress and processes.main)
     bar = _Bar(range(done + 1, steps + 1), total=steps, initial=done, disable=hidden, unit="step")
     for step in bar:
