@@ -5,21 +5,27 @@ The caller iterates, so a curve, an early stop or a sample every thousand steps 
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sdlib.checks import count
-from sdlib.training.ema import EMA
+from sdlib.checks import count, pick
+from sdlib.training.batches import Batches, describe, move, tensors
+from sdlib.training.checkpoint import Checkpoint
+from sdlib.training.ema import EMA, trainable
+from sdlib.training.processes import Processes
 
 Loss = Callable[[nn.Module, Any, torch.Generator], Tensor]
+
+PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+LAST = 0.01  # the share of its peak at which the learning rate ends
 
 
 class TrainingDiverged(RuntimeError):
@@ -32,9 +38,10 @@ class TrainStep:
 
     Attributes:
         step: how many updates have been made, from 1.
-        loss: before the update.
+        loss: before the update; the mean over micro-batches and processes.
         lr: the learning rate it used.
-        grad_norm: the length of the gradient before clipping.
+        grad_norm: the length of the gradient before clipping. In fp16 it is infinite now and
+            then: that update was left out, and the next ones scale the loss by less.
     """
 
     step: int
@@ -44,45 +51,66 @@ class TrainStep:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """The rate at update `step` of `steps`: a straight rise to `peak`, then half a cosine to 0."""
+    """The rate at update `step` of `steps`: a straight rise to `peak`, then half a cosine.
+
+    It ends at a hundredth of the peak, so that the last updates still move the weights.
+    """
     if step <= warmup:
         return peak * step / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+    fall = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+    return peak * (LAST + (1 - LAST) * fall)
 
 
 def train(
     network: nn.Module,
-    batches: Iterator,
+    batches: Iterable,
     loss: Loss,
     *,
     steps: int,
     generator: torch.Generator,
+    parameters: Iterable[nn.Parameter] | None = None,
     lr: float = 1e-3,
     warmup: int = 100,
     weight_decay: float = 0.0,
     clip: float = 1.0,
+    accumulate: int = 1,
+    precision: str | None = None,
     ema: EMA | None = None,
     checkpoint: str | os.PathLike | None = None,
     save_every: int = 1000,
+    run: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Iterator[TrainStep]:
     """Train in place, with AdamW, and yield a `TrainStep` after each update.
 
+    Several processes (`accelerate launch`) all draw the same batches, take a share each, and make
+    the update that one process would make; times, noise and dropout are drawn apart.
+
     Args:
         network: trained on the device where it stands (small networks are fastest on the CPU, so
             a GPU is not taken unasked); each of several processes moves it to its own device.
-        batches: an endless iterator of batches (a tensor, or tensors in tuples, lists and dicts);
-            each is moved to the network's device.
+            Parts that are trained together are an `nn.ModuleDict`. Parts that hold no trained
+            parameter are in eval mode.
+        batches: an endless iterable of batches (a tensor, or tensors in tuples, lists and dicts);
+            each is moved to the network's device. Its position is saved if it has `state_dict`
+            and `load_state_dict`.
         loss: `(network, batch, generator)` -> the scalar to minimize.
         steps: how many updates in all.
         generator: the source of all randomness, on the CPU: hand the same one to `batches`. Its
             state is saved, so a run that was interrupted goes on to the same weights.
+        parameters: what of the network to train; by default all that requires a gradient.
         lr, warmup: the peak of the learning rate, and the updates it takes to get there.
         weight_decay: AdamW's.
         clip: the gradient's length is cut to this.
+        accumulate: batches an update; the gradient is the mean of theirs.
+        precision: "no", "bf16" or "fp16" (on CUDA, with scaled losses) under `torch.autocast`; by
+            default what `accelerate launch --mixed_precision` says. The weights stay as they are.
         ema: is updated after each step.
         checkpoint: a file to resume from if it exists, and to save to every `save_every` steps and
-            at the end. It is written whole or not at all.
+            at the end. It is written whole or not at all, when the next step is asked for: what
+            the caller does with a step, such as drawing samples, belongs to it.
+        run: further facts of the run by name, such as its data set; a checkpoint with others is
+            refused, as is one with another learning rate.
         progress: shows a bar.
 
     Raises:
@@ -90,104 +118,177 @@ def train(
         TrainingDiverged: at the first loss or gradient that is not finite; the weights stay as
             they were before that step.
     """
-    steps, warmup = count("steps", steps), min(count("warmup", warmup, 0), steps - 1)
-    count("save_every", save_every)
+    steps, accumulate = count("steps", steps), count("accumulate", accumulate)
+    warmup, save_every = count("warmup", warmup, 0), count("save_every", save_every)
+    warmup = min(warmup, steps - 1)
     if not clip > 0:
         raise ValueError(f"clip must be positive (math.inf for none); got {clip}.")
-    batches = iter(batches)
-    # accelerate shares the work among processes, gives each its device, and sets bf16. The steps
-    # themselves are plain torch: accelerate's own look for optional packages at every step, which
-    # takes longer than a small network.
-    accelerator = Accelerator()
-    if accelerator.mixed_precision == "fp16":
-        raise ValueError("this loop does not scale losses for fp16; set mixed_precision to bf16.")
-    alone = accelerator.num_processes == 1
-    model = accelerator.prepare_model(network, device_placement=not alone)
-    device = next(network.parameters()).device
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=lr, weight_decay=weight_decay, fused=True
-    )
+    processes, batches = Processes(), Batches(batches)
+    trained = trainable(network, parameters)
+    weights = list(trained.values())
+    processes.place(network)
+    device = weights[0].device
     if ema is not None:
-        ema.network.to(device)
-    done = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        done = _resume(Path(checkpoint), steps, network, optimizer, ema, generator)
-    model.train()
-    bar = tqdm(total=steps, initial=done, disable=not progress, unit="step")
-    for step in range(done + 1, steps + 1):
-        batch = next(batches, None)
-        if batch is None:
-            raise ValueError(f"batches ran out after {step - 1} of {steps} steps; it must go on.")
-        batch = send_to_device(batch, device)
-        value = loss(model, batch, generator)
-        now = value.item()
-        if not math.isfinite(now):
-            raise TrainingDiverged(_where(step, "loss", network, batch))
-        value.backward()
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        _check_average(ema, trained)
+        processes.place(ema.network.to(device))
+    precision = precision or processes.mixed_precision
+    autocast, scaler = mixed_precision(precision, device)
+    optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay, fused=True)
+    noise = processes.draw_apart(generator)
+    facts = {
+        **_describe(network, trained),
+        **(run or {}),
+        "steps": steps,
+        "lr": float(lr),
+        "warmup": warmup,
+        "weight_decay": float(weight_decay),
+        "clip": float(clip),
+        "accumulate": accumulate,
+        "precision": precision,
+        "processes": processes.count,
+        "ema": "none" if ema is None else float(ema.decay),
+        "batches.state_dict": "yes" if batches.resumable else "no",
+    }
+    file = Checkpoint(
+        path=None if checkpoint is None else Path(checkpoint),
+        facts={name: str(value) for name, value in facts.items()},
+        network=network,
+        trained=trained,
+        ema=ema,
+        optimizer=optimizer,
+        scaler=scaler,
+        batches=batches,
+        generators=list(dict.fromkeys([generator, noise])),
+        device=device,
+        processes=processes,
+    )
+    done = file.start()
+    if done < steps:
+        processes.check_same(done, batches)
+    _set_modes(network, weights)
+    # Other leaves get no gradient. Where there are none, autograd need not ask: that is quicker.
+    leaves = sum(p.requires_grad for p in network.parameters())
+    inputs = None if leaves == len(weights) else weights
+    hidden = not (progress and processes.main)
+    bar = _Bar(range(done + 1, steps + 1), total=steps, initial=done, disable=hidden, unit="step")
+    for step in bar:
+        _clear(weights)
+        now = 0.0
+        for _ in range(accumulate):
+            batch = batches.next()
+            if batch is None:
+                raise ValueError(
+                    f"batches ran out after {step - 1} of {steps} steps; it must go on."
+                )
+            batch = move(processes.share(batch), device)
+            with autocast():
+                value = loss(network, batch, noise)
+            if not value.requires_grad:
+                raise ValueError("the loss does not depend on any parameter that is trained.")
+            mean = processes.mean(value)
+            if not math.isfinite(mean):
+                raise _diverged(step, "loss", network, batch, processes)
+            now += mean / accumulate
+            scaler.scale(value if accumulate == 1 else value / accumulate).backward(inputs=inputs)
+        processes.average_gradients(weights)
+        gradients = [p.grad for p in weights if p.grad is not None]
+        if not gradients:
+            raise ValueError("the loss does not depend on any parameter that is trained.")
+        scaler.unscale_(optimizer)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
-        if not math.isfinite(norm):
-            raise TrainingDiverged(_where(step, "gradient", network, batch))
+        finite = math.isfinite(norm)
+        if not finite and scaler.get_scale() <= 1:  # no fault of the scale, which is 1 without fp16
+            raise _diverged(step, "gradient", network, batch, processes)
         if norm > clip:
             torch._foreach_mul_(gradients, clip / norm)
         rate = learning_rate(step, steps, lr, warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if ema is not None:
+        scaler.step(optimizer)  # leaves out an update that is not finite
+        scaler.update()
+        if ema is not None and finite:
             ema.update(network)
-        if checkpoint is not None and (step % save_every == 0 or step == steps):
-            _save(Path(checkpoint), step, steps, network, optimizer, ema, generator)
-        bar.update()
-        bar.set_postfix(loss=f"{now:.4f}", refresh=False)
+        bar.show(now)
         yield TrainStep(step, now, rate, norm)
-    bar.close()
+        if checkpoint is not None and (step % save_every == 0 or step == steps):
+            file.save(step, last=step == steps)
+    _clear(weights)
 
 
-def _where(step: int, what: str, network: nn.Module, batch: Any) -> str:
-    """Which tensor went wrong first, for the message of `TrainingDiverged`."""
-    tensors = {"the batch": batch} if isinstance(batch, Tensor) else {}
-    for name, parameter in network.named_parameters():
-        tensors[f"the parameter {name}"] = parameter
-    for name, parameter in network.named_parameters():
-        if parameter.grad is not None:
-            tensors[f"the gradient of {name}"] = parameter.grad
-    bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-    place = f"the first that is not finite is {bad[0]}" if bad else "batch and weights are finite"
-    return (
+def mixed_precision(name: str, device: torch.device) -> tuple[Callable, torch.amp.GradScaler]:
+    """What to compute a loss under, and what scales it: both do nothing where there is no need.
+
+    Raises:
+        ValueError: for an unknown precision, or for fp16 where losses cannot be scaled.
+    """
+    dtype = pick("precision", PRECISIONS, name)
+    if dtype is torch.float16 and device.type != "cuda":
+        raise ValueError(f"fp16 needs a CUDA device, and the network is on {device}; use bf16.")
+    autocast = nullcontext if dtype is None else partial(torch.autocast, device.type, dtype)
+    return autocast, torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+
+
+class _Bar(tqdm):
+    """A bar whose failed print ends the bar and not the training."""
+
+    def display(self, *args, **kwargs):
+        try:
+            return super().display(*args, **kwargs)
+        except OSError:
+            self.disable = True
+
+    def show(self, loss: float) -> None:
+        if not self.disable:
+            self.set_postfix(loss=f"{loss:.4f}", refresh=False)
+
+
+def _clear(weights: list[nn.Parameter]) -> None:
+    for parameter in weights:
+        parameter.grad = None
+
+
+def _describe(network: nn.Module, trained: Mapping) -> dict[str, str]:
+    """Type, shape and part of each parameter: a network as a checkpoint knows it."""
+    return {
+        name: f"{describe(p)} ({'trained' if name in trained else 'frozen'})"
+        for name, p in network.named_parameters()
+    }
+
+
+def _check_average(ema: EMA, trained: Mapping) -> None:
+    missing = [name for name in trained if name not in ema.averages]
+    if missing:
+        raise ValueError(
+            f"ema does not average {missing[0]}, which is trained; "
+            "make it from the network as it is trained."
+        )
+
+
+def _set_modes(network: nn.Module, weights: list[nn.Parameter]) -> None:
+    """Train mode for all that holds a trained parameter; eval mode for frozen parts."""
+    trained = set(map(id, weights))
+    for module in network.train().modules():
+        own = set(map(id, module.parameters()))
+        if own and not own & trained:
+            module.eval()
+
+
+def _diverged(
+    step: int, what: str, network: nn.Module, batch: Any, processes: Processes
+) -> TrainingDiverged:
+    """The error that all processes raise, with the first tensor that went wrong in any of them."""
+    named = [*network.named_parameters(), *network.named_buffers()]
+    places = [
+        *tensors(batch),
+        *((f"parameter {name}", value) for name, value in named),
+        *((f"gradient of {name}", p.grad) for name, p in named if p.grad is not None),
+    ]
+    bad = (name for name, value in places if not bool(torch.isfinite(value).all()))
+    found = next((name for name in processes.gather(next(bad, None)) if name), None)
+    place = (
+        f"the first that is not finite is the {found}" if found else "batch and weights are finite"
+    )
+    return TrainingDiverged(
         f"training stopped at step {step}: the {what} is not finite, and {place}. "
         "The weights are those of the step before; try a lower learning rate or check the data."
     )
-
-
-def _save(path: Path, step, steps, network, optimizer, ema, generator) -> None:
-    state = {
-        "step": step,
-        "steps": steps,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "ema": None if ema is None else ema.state_dict(),
-        "generator": generator.get_state(),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    os.replace(part, path)
-
-
-def _resume(path: Path, steps, network, optimizer, ema, generator) -> int:
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        if state["steps"] != steps or (state["ema"] is None) != (ema is None):
-            raise ValueError("it was saved by a run with other steps, or with ema the other way")
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        if ema is not None:
-            ema.load_state_dict(state["ema"])
-        generator.set_state(state["generator"])
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a checkpoint of this run ({error}); remove it to start afresh."
-        ) from error
-    return state["step"]

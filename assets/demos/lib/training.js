@@ -46,10 +46,11 @@ export class EMA {
   }
 }
 
-/** The rate at update `step` of `steps`: a straight rise to `peak`, then half a cosine to 0. */
+/** The rate at update `step` of `steps`: a straight rise to `peak`, then half a cosine to a hundredth of it. */
 export function learningRate(step, steps, peak, warmup) {
   if (step <= warmup) return peak * step / warmup;
-  return peak * 0.5 * (1 + Math.cos(Math.PI * (step - warmup) / (steps - warmup)));
+  const fall = 0.5 * (1 + Math.cos(Math.PI * (step - warmup) / (steps - warmup)));
+  return peak * (0.01 + 0.99 * fall);
 }
 
 /**
