@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from sdlib.commands import generate, info, plane
+from sdlib.commands import generate, info, plane, train
 
 
 def parser() -> argparse.ArgumentParser:
@@ -13,7 +13,7 @@ def parser() -> argparse.ArgumentParser:
         prog="sdlib", description="Diffusion models, from points on a spiral upward."
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in (generate, info, plane):
+    for room in (generate, info, plane, train):
         room.register(commands)
     return top
 
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         status = args.run(args)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # who reads, `head` say, has seen enough
+    except BrokenPipeError:  # whoever reads the output, `head` say, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ModuleNotFoundError as error:
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         message = str(error)
     except KeyboardInterrupt:
-        message = "interrupted; the same command goes on from the last checkpoint."
+        message = "interrupted; the same command with --resume goes on from the last checkpoint."
         if args.command != "train":
             message = "interrupted."
     print(f"sdlib: {message}", file=sys.stderr)

@@ -11,6 +11,7 @@ refused before it is decoded.
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import warnings
@@ -315,3 +316,21 @@ def _eight_bits(image: "Image") -> "Image":
             f"this one goes from {values.min():g} to {values.max():g}."
         )
     return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+
+
+def sheet(x: Tensor, columns: int | None = None, gap: int = 2) -> "Image":
+    """Pictures `[n, 3, h, w]` in [-1, 1] side by side on white, row by row.
+
+    Args:
+        x: the pictures.
+        columns: in a row; by default as many as make a square.
+        gap: white pixels between two of them.
+    """
+    n, c, h, w = x.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    canvas = x.new_ones(c, rows * (h + gap) - gap, columns * (w + gap) - gap)
+    for i, picture in enumerate(x):
+        top, left = i // columns * (h + gap), i % columns * (w + gap)
+        canvas[:, top : top + h, left : left + w] = picture
+    return to_images(canvas[None])[0]

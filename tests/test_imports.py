@@ -20,7 +20,7 @@ MAY = {
     "checks": set(),
     "images": set(),
     "weights": {"models"},
-    "training": {"diffusion", "models", "text", "datasets", "weights", "evaluation"},
+    "training": {"diffusion", "models", "text", "datasets", "weights", "evaluation", "images"},
     "evaluation": {"diffusion", "models", "text", "datasets", "weights"},
     "pipeline": {"diffusion", "models", "text", "datasets", "weights", "images"},
 }

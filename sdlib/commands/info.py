@@ -36,8 +36,8 @@ def versions() -> list[str]:
     import torch
 
     from sdlib import __version__
-    from sdlib.files import data_path
     from sdlib.training import RECIPES
+    from sdlib.training.recipes import ships
 
     rows = [("sdlib", __version__), ("python", platform.python_version())]
     for package in PACKAGES:
@@ -46,15 +46,8 @@ def versions() -> list[str]:
         except metadata.PackageNotFoundError:
             rows.append((package, "not installed"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    ships = []
-    for name in RECIPES:
-        try:
-            data_path(f"{name}.safetensors")
-            ships.append(name)
-        except FileNotFoundError:
-            pass
     rows.append(("device", f"{device}, {torch.get_num_threads()} threads"))
-    return table([*rows, ("models", ", ".join(ships) or "none")])
+    return table([*rows, ("models", ", ".join(filter(ships, RECIPES)) or "none")])
 
 
 def describe(path: str | Path, check: bool = False) -> list[str]:

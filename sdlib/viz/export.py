@@ -32,16 +32,15 @@ def rounded(values: Tensor, digits: int = DIGITS) -> list:
 
 def network(name: str) -> dict:
     """A trained network as `MLP.fromJSON` reads it, with its schedule and parameterization."""
-    from sdlib.training import load_trained
+    from sdlib.training import RECIPES, load_trained
 
-    model, recipe = load_trained(name)
+    trained = load_trained(name)
+    weights = trained.network.state_dict()
     return {
-        "config": asdict(model.config),
-        "schedule": recipe.schedule,
-        "schedule_options": recipe.schedule_options,
-        "predicts": recipe.predicts,
-        "dataset": recipe.dataset,
-        "weights": {key: rounded(value.flatten()) for key, value in model.state_dict().items()},
+        "config": asdict(trained.network.config),
+        **trained.settings(),
+        "dataset": RECIPES[name].dataset,
+        "weights": {key: rounded(value.flatten()) for key, value in weights.items()},
     }
 
 

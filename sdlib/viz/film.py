@@ -3,7 +3,7 @@
 import torch
 
 from sdlib.datasets import plane
-from sdlib.diffusion import SAMPLERS, IdealDenoiser, NetworkDenoiser, Step, make_grid, schedule
+from sdlib.diffusion import SAMPLERS, IdealDenoiser, Step, make_grid, schedule
 from sdlib.training import RECIPES, load_trained
 from sdlib.viz.animation import SUFFIXES, Animation, animate
 
@@ -24,8 +24,8 @@ def walk(
     set `name` does.
     """
     try:
-        network, recipe = load_trained(name)
-        denoiser, levels = NetworkDenoiser(network, recipe.predicts), recipe.make_schedule()
+        trained = load_trained(name)
+        denoiser, levels = trained.denoiser(), trained.schedule
     except (ValueError, FileNotFoundError):
         source = RECIPES[name].dataset if name in RECIPES else name
         denoiser = IdealDenoiser(plane.sample(source, MEMORY, generator))

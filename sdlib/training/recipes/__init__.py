@@ -1,0 +1,53 @@
+"""Every model that ships, by name: what made it, and how to load it.
+
+`python -m sdlib train NAME` trains one, `make reproduce` trains what ships again and compares the
+cards. `recipe` says what a recipe is; each family of models has a file beside it.
+"""
+
+from typing import Any
+
+from sdlib.checks import pick
+from sdlib.files import data_path
+from sdlib.training.recipes import plane
+from sdlib.training.recipes.plane import PlaneRecipe
+from sdlib.training.recipes.recipe import (
+    CHECKPOINT,
+    Recipe,
+    load_weights,
+    run,
+    save_trained,
+    train_steps,
+)
+
+__all__ = [
+    "CHECKPOINT",
+    "RECIPES",
+    "PlaneRecipe",
+    "Recipe",
+    "load_trained",
+    "run",
+    "save_trained",
+    "ships",
+    "train_steps",
+]
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in [*plane.RECIPES]}
+
+
+def ships(name: str) -> bool:
+    """Whether the trained model of a recipe comes with this copy of sdlib."""
+    try:
+        return data_path(f"{name}.safetensors").is_file()
+    except FileNotFoundError:
+        return False
+
+
+def load_trained(name: str) -> Any:
+    """A model that ships with sdlib, ready to use: for most, a `Diffusion`; see `Recipe.finished`.
+
+    Raises:
+        ValueError: for a name that is no recipe's.
+        FileNotFoundError: for a recipe whose model does not ship.
+    """
+    recipe = pick("trained model", RECIPES, name)
+    return load_weights(recipe, data_path(f"{name}.safetensors"))
