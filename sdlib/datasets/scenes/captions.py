@@ -133,7 +133,7 @@ WHERE = {
     "sea": ("on the sea", "at sea", "by the sea"),
     "desert": ("in the desert", "in a desert", "on the sand"),
     "snow": ("in the snow", "in snow", "on a snowy day"),
-    "night": ("at night", "in the night", "under a starry sky"),
+    "night": ("at night", "in the night", "on a starry night"),
 }
 DUSK = ("at sunset", "at sunset", "at dusk", "in the evening")
 STANDS = {

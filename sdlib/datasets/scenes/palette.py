@@ -61,7 +61,7 @@ SUNSETS = {  # the sky at sunset, and how much of the light the ground keeps
 
 @lru_cache(maxsize=256)
 def backdrop(place: str, sunset: bool, horizon: int, size: int) -> ndarray:
-    """The picture of a place with nothing in it, float32 `[3, size, size]` from 0 to 255."""
+    """The picture of a place with nothing in it, uint8 `[3, size, size]`."""
     look = (SUNSETS if sunset else PLACES)[place]
     at = (np.arange(size) + 0.5) * 64 / size
     x, y = at[None, :], at[:, None]
@@ -79,7 +79,7 @@ def backdrop(place: str, sunset: bool, horizon: int, size: int) -> ndarray:
     for line, layer in ((far, (ground + _rgb(look.sky[1])) / 2), (near, ground)):
         below = np.clip((y - line) * size / 64 + 0.5, 0, 1)
         picture = picture + below * (layer - picture)
-    return picture.clip(0, 255).astype(np.float32)
+    return picture.round().clip(0, 255).astype(np.uint8)
 
 
 def _rgb(color: RGB) -> ndarray:

@@ -77,7 +77,7 @@ def _circle(x, y):
 
 
 def _square(x, y):
-    return Drawing(box(x, y, 0.84, 0.84, 0.08))
+    return Drawing(box(x, y, 0.86, 0.86, 0.08))
 
 
 def _triangle(x, y):
@@ -85,7 +85,7 @@ def _triangle(x, y):
 
 
 def _star(x, y):
-    corners = [turn(i / 10, 0.45 if i % 2 else 1.0) for i in range(10)]
+    corners = [turn(i / 10, 0.48 if i % 2 else 1.0) for i in range(10)]
     return Drawing(polygon(x, y - 0.07, corners) - 0.02)
 
 
@@ -128,17 +128,17 @@ def _house(x, y):
 def _tree(x, y):
     tiers = [
         polygon(x, y, [(0, top), (width, base), (-width, base)])
-        for top, base, width in ((-0.98, -0.32, 0.5), (-0.65, 0.16, 0.7), (-0.3, 0.66, 0.88))
+        for top, base, width in ((-1.0, -0.28, 0.6), (-0.66, 0.2, 0.78), (-0.3, 0.7, 0.95))
     ]
-    trunk = box(x, y - 0.78, 0.15, 0.2)
+    trunk = box(x, y - 0.8, 0.16, 0.19)
     return Drawing(union(*tiers, trunk), dark=without(trunk, tiers[2]))
 
 
 def _boat(x, y):
-    hull = polygon(x, y, [(-0.95, 0.34), (0.95, 0.34), (0.55, 0.88), (-0.6, 0.88)])
-    mast = box(x + 0.02, y + 0.3, 0.06, 0.66)
-    sail = polygon(x, y, [(0.14, -0.92), (0.14, 0.14), (0.84, 0.14)])
-    jib = polygon(x, y, [(-0.16, -0.66), (-0.16, 0.14), (-0.74, 0.14)])
+    hull = polygon(x, y, [(-0.97, 0.28), (0.97, 0.28), (0.6, 0.9), (-0.64, 0.9)])
+    mast = box(x + 0.03, y + 0.3, 0.06, 0.66)
+    sail = polygon(x, y, [(0.1, -0.96), (0.1, 0.16), (0.9, 0.16)])
+    jib = polygon(x, y, [(-0.16, -0.76), (-0.16, 0.16), (-0.84, 0.16)])
     return Drawing(union(hull, mast, sail, jib), dark=mast)
 
 
@@ -153,7 +153,7 @@ def _fish(x, y):
 
 def _flower(x, y):
     head = y + 0.22
-    petals = [circle(x - px, head - py, 0.35) for px, py in (turn(i / 5, 0.44) for i in range(5))]
+    petals = [circle(x - px, head - py, 0.33) for px, py in (turn(i / 5, 0.44) for i in range(5))]
     bloom = union(*petals, circle(x, head, 0.4))
     leaf = ellipse(x - 0.3, y - 0.84 + 0.35 * x, 0.32, 0.14)
     stem = union(box(x, y - 0.72, 0.09, 0.26), leaf)

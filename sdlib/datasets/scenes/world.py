@@ -23,7 +23,7 @@ MARGIN = 1.5  # what stays free at its border
 GAP = 4  # and between two things
 HORIZONS = (36, 40, 44, 48)  # the height of the horizon, from the top
 
-SIZES = {"small": 14, "medium": 20, "large": 27}
+SIZES = {"small": 15, "medium": 20, "large": 27}
 TEXTURES = ("solid", "striped", "dotted", "outlined")
 RELATIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
