@@ -1,1 +1,1 @@
-"""Data to learn from; points in the plane are in `sdlib.datasets.plane`."""
+"""Data to learn from: points in the plane (`plane`), and pictures with captions (`scenes`)."""

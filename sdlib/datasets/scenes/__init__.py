@@ -1,4 +1,4 @@
-"""Scenes: a small painted world with captions, drawn by code, without end (Chapter 18).
+"""Scenes: a small painted world with captions, drawn by code, without end.
 
     from sdlib.datasets import scenes
 

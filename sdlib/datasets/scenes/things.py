@@ -135,11 +135,10 @@ def _tree(x, y):
 
 
 def _boat(x, y):
-    hull = polygon(x, y, [(-0.97, 0.28), (0.97, 0.28), (0.6, 0.9), (-0.64, 0.9)])
-    mast = box(x + 0.03, y + 0.3, 0.06, 0.66)
-    sail = polygon(x, y, [(0.1, -0.96), (0.1, 0.16), (0.9, 0.16)])
-    jib = polygon(x, y, [(-0.16, -0.76), (-0.16, 0.16), (-0.84, 0.16)])
-    return Drawing(union(hull, mast, sail, jib), dark=mast)
+    hull = polygon(x, y, [(-0.97, 0.26), (0.97, 0.26), (0.62, 0.92), (-0.66, 0.92)])
+    sails = polygon(x, y, [(0.02, -0.98), (0.95, 0.12), (-0.88, 0.12), (-0.14, -0.74)])
+    mast = box(x + 0.06, y + 0.3, 0.06, 0.6)
+    return Drawing(union(hull, sails, mast), dark=mast)
 
 
 def _fish(x, y):

@@ -29,9 +29,7 @@ def test_a_picture_depends_on_its_scene_alone():
     made = [scenes.scene(i) for i in range(30)]
     together = scenes.render(made)
     assert together.shape == (30, 3, 64, 64) and together.dtype == torch.uint8
-    assert all(
-        torch.equal(scenes.render([one])[0], p) for one, p in zip(made, together, strict=True)
-    )
+    assert torch.equal(torch.cat([scenes.render([one]) for one in made]), together)
     assert len({p.numpy().tobytes() for p in together}) == 30
     assert scenes.render([]).shape == (0, 3, 64, 64)
 
@@ -45,7 +43,7 @@ def test_batch_is_pixels_captions_and_scenes():
 
 
 def test_a_picture_of_another_size_is_the_same_picture():
-    made = [scenes.scene(i) for i in range(40)]
+    made = [scenes.scene(i) for i in range(12)]
     small, large = scenes.render(made).float(), scenes.render(made, 256).float()
     off = (F.avg_pool2d(large, 4) - small).abs()
     assert off.mean() < 1 and off.amax((1, 2, 3)).median() < 40
@@ -59,7 +57,7 @@ def test_silhouettes_fill_their_square(kind):
     body = 1 - behind
     assert 0.2 < body.mean() < 0.9
     rows, columns = (np.flatnonzero(body.max(axis) > 0.5) for axis in (1, 0))
-    assert max(len(rows), len(columns)) >= 36 and min(len(rows), len(columns)) >= 26
+    assert max(len(rows), len(columns)) >= 34 and min(len(rows), len(columns)) >= 26
     wide = sprite(kind, "solid", 40.0, 4.0, 4.0)[1]
     assert abs(1 - wide[4:, 4:] - body).max() < 1e-5 and (wide[:4] == 1).all()
     for other in set(scenes.THINGS) - {kind}:
