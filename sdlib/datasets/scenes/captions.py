@@ -1,8 +1,9 @@
 """Captions of scenes: what is said of a picture, and in which words.
 
 What a caption says is data, too: a `Claim`. A caption is made in three steps: `claim(scene)` is all
-that there is to say, `_less` leaves some of it out, and `_Words` puts the rest into English, with
+that there is to say, `_less` leaves some of it out, and `words` puts the rest into English, with
 synonyms and in several orders. So the facts that a caption states are known without parsing it.
+Medium sizes and solid things are said by saying nothing.
 Captions that say more than people do make a better generator (Betker et al. 2023, DALL-E 3); some
 that say less make it robust.
 """

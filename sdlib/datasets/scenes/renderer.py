@@ -22,8 +22,8 @@ from sdlib.datasets.scenes.world import FRAME, SIZES, Scene, Thing, scene
 
 FILL, DARK, LIGHT = range(3)  # the inks of a color
 SAMPLES = 4  # points in a pixel, each way
-EDGE = 0.1  # how wide the dark edge is, in halves of a thing's size
-OUTLINE = 0.22  # and the line that is left of an outlined thing
+EDGE = 0.1  # the width of the dark edge, in halves of a thing's size
+OUTLINE = 0.22  # the same of an outlined thing's line, with the edge
 _PALETTES = {
     name: np.array(color, dtype=np.float32).T.copy() for name, color in COLORS.items()
 }  # [channel, ink]

@@ -136,8 +136,8 @@ def _tree(x, y):
 
 def _boat(x, y):
     hull = polygon(x, y, [(-0.97, 0.26), (0.97, 0.26), (0.62, 0.92), (-0.66, 0.92)])
-    sails = polygon(x, y, [(0.02, -0.98), (0.95, 0.12), (-0.88, 0.12), (-0.14, -0.74)])
-    mast = box(x + 0.06, y + 0.3, 0.06, 0.6)
+    sails = polygon(x, y, [(-0.03, -1.0), (0.95, 0.12), (-0.88, 0.12)])
+    mast = box(x + 0.03, y + 0.3, 0.055, 0.6)
     return Drawing(union(hull, sails, mast), dark=mast)
 
 

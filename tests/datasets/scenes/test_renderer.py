@@ -9,7 +9,6 @@ from sdlib.datasets import scenes
 from sdlib.datasets.scenes import Scene, Thing
 from sdlib.datasets.scenes.palette import backdrop
 from sdlib.datasets.scenes.renderer import sprite
-from sdlib.datasets.scenes.world import HORIZONS
 
 SETTINGS = [(place, False) for place in scenes.PLACES] + [(place, True) for place in scenes.SUNSETS]
 
@@ -88,11 +87,14 @@ def test_textures_look_different():
 
 @pytest.mark.parametrize("place, sunset", SETTINGS)
 def test_every_color_is_seen_on_every_place(place, sunset):
-    ground = [backdrop(place, sunset, h, 64).reshape(3, -1).T for h in HORIZONS]
-    ground = lab(np.concatenate(ground))
-    for name, color in scenes.COLORS.items():
-        fill, dark = (np.linalg.norm(ground - lab(ink), axis=-1) for ink in color[:2])
-        assert np.maximum(fill, dark).min() > 20, name
+    """A small circle, wherever it is, stands out in Lab from what is behind it."""
+    at = [(x, y) for x in (12.5, 50) for y in (10, 33.5, 41, 53)]
+    empty = lab(scenes.render([Scene(place, sunset, ())])[0].permute(1, 2, 0))
+    for color in scenes.COLORS:
+        things = [Thing("circle", color, "small", "solid", x, y) for x, y in at]
+        made = scenes.render([Scene(place, sunset, (thing,)) for thing in things])
+        off = np.linalg.norm(lab(made.permute(0, 2, 3, 1)) - empty, axis=-1)
+        assert (off > 16).sum((1, 2)).min() > 28, color
 
 
 def test_places_are_told_apart():
