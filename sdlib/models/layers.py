@@ -1,7 +1,7 @@
 """The layers that the U-Net and the autoencoder are made of (Chapter 11).
 
-Images are `[b, c, h, w]`, tokens `[b, n, d]`. Group norms have 32 groups; torch's kernels keep
-their sums in float32 whatever the precision of the input.
+Images are `[b, c, h, w]`, tokens `[b, n, d]`. Group norms have 32 groups unless a small network
+asks for fewer; torch's kernels keep their sums in float32 whatever the precision of the input.
 """
 
 import math
@@ -49,15 +49,22 @@ class ResBlock(nn.Module):
     Args:
         inputs, outputs: channels.
         time_width: of the time embedding that is added between the convolutions; 0 for none.
-        eps: of the norms.
+        eps, groups: of the norms.
     """
 
-    def __init__(self, inputs: int, outputs: int, time_width: int = 0, eps: float = 1e-5):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        time_width: int = 0,
+        eps: float = 1e-5,
+        groups: int = GROUPS,
+    ):
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, inputs, eps)
+        self.norm1 = nn.GroupNorm(groups, inputs, eps)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time = nn.Linear(time_width, outputs) if time_width else None
-        self.norm2 = nn.GroupNorm(GROUPS, outputs, eps)
+        self.norm2 = nn.GroupNorm(groups, outputs, eps)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 

@@ -22,16 +22,19 @@ class VAEConfig:
         blocks: residual blocks a level of the encoder; the decoder has one more.
         latent: channels of a latent.
         scale: latents are multiplied by it, so that their variance is about 1.
+        groups: of the norms; fewer than 32 for a small network, since a group of one channel loses
+            how bright that channel is.
     """
 
     widths: tuple[int, ...] = (128, 256, 512, 512)
     blocks: int = 2
     latent: int = 4
     scale: float = 0.18215
+    groups: int = GROUPS
 
     def __post_init__(self):
-        if any(width % GROUPS for width in self.widths):
-            raise ValueError(f"widths must be multiples of {GROUPS}; got {self.widths}.")
+        if any(width % self.groups for width in self.widths):
+            raise ValueError(f"widths must be multiples of {self.groups}; got {self.widths}.")
 
     @property
     def factor(self) -> int:
@@ -98,9 +101,9 @@ class DiagonalGaussian:
 class ImageAttention(nn.Module):
     """All pixels of an image look at each other, with one head: `[b, c, h, w]`."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, width, EPS)
+        self.norm = nn.GroupNorm(groups, width, EPS)
         self.attention = Attention(width, heads=1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,10 +114,13 @@ class ImageAttention(nn.Module):
 class Level(nn.Module):
     """Residual blocks at one resolution, and a change of size (or None)."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, resize: nn.Module | None):
+    def __init__(
+        self, inputs: int, outputs: int, blocks: int, groups: int, resize: nn.Module | None
+    ):
         super().__init__()
         self.blocks = nn.ModuleList(
-            ResBlock(outputs if i else inputs, outputs, eps=EPS) for i in range(blocks)
+            ResBlock(outputs if i else inputs, outputs, eps=EPS, groups=groups)
+            for i in range(blocks)
         )
         self.resize = resize
 
@@ -130,9 +136,9 @@ def _through(levels: nn.ModuleList, x: Tensor) -> Tensor:
     return x
 
 
-def _middle(width: int) -> nn.Sequential:
-    block = ResBlock(width, width, eps=EPS)
-    return nn.Sequential(block, ImageAttention(width), ResBlock(width, width, eps=EPS))
+def _middle(width: int, groups: int) -> nn.Sequential:
+    blocks = [ResBlock(width, width, eps=EPS, groups=groups) for _ in range(2)]
+    return nn.Sequential(blocks[0], ImageAttention(width, groups), blocks[1])
 
 
 class Encoder(nn.Module):
@@ -147,12 +153,13 @@ class Encoder(nn.Module):
                 widths[max(i - 1, 0)],
                 width,
                 config.blocks,
+                config.groups,
                 Downsample(width, asymmetric=True) if i < last else None,
             )
             for i, width in enumerate(widths)
         )
-        self.middle = _middle(widths[-1])
-        self.norm = nn.GroupNorm(GROUPS, widths[-1], EPS)
+        self.middle = _middle(widths[-1], config.groups)
+        self.norm = nn.GroupNorm(config.groups, widths[-1], EPS)
         self.head = nn.Conv2d(widths[-1], 2 * config.latent, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,17 +175,18 @@ class Decoder(nn.Module):
         widths = config.widths[::-1]
         last = len(widths) - 1
         self.stem = nn.Conv2d(config.latent, widths[0], 3, padding=1)
-        self.middle = _middle(widths[0])
+        self.middle = _middle(widths[0], config.groups)
         self.up = nn.ModuleList(
             Level(
                 widths[max(i - 1, 0)],
                 width,
                 config.blocks + 1,
+                config.groups,
                 Upsample(width) if i < last else None,
             )
             for i, width in enumerate(widths)
         )
-        self.norm = nn.GroupNorm(GROUPS, widths[-1], EPS)
+        self.norm = nn.GroupNorm(config.groups, widths[-1], EPS)
         self.head = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
