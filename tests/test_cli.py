@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sdlib import __main__ as cli
 from sdlib import __version__
 from sdlib.commands import named
 from sdlib.training import RECIPES, recipes
+from sdlib.training.recipes import PlaneRecipe
 
 
 @pytest.fixture
@@ -21,8 +23,8 @@ def small(monkeypatch):
     """Recipes that train in a moment."""
     tiny = replace(RECIPES["swiss_roll"], steps=3, batch=16, width=8)
     monkeypatch.setitem(RECIPES, "swiss_roll", tiny)
-    real = recipes.card
-    monkeypatch.setattr(recipes, "card", lambda r, net: real(r, net, n=50))
+    real = PlaneRecipe.evaluate
+    monkeypatch.setattr(PlaneRecipe, "evaluate", lambda recipe, net: real(recipe, net, n=50))
     return tiny
 
 
@@ -74,14 +76,35 @@ def test_a_walk_starts_as_noise_ends_as_data_and_repeats():
 
 
 def test_train_writes_weights_and_card_and_removes_its_checkpoint(small, tmp_path, capsys):
-    assert cli.main(["train", "swissroll", "--out", str(tmp_path), "--steps", "2"]) == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
+    settings = ["--set", "steps=2", "lr=1e-3", "--set", "predicts=eps"]
+    assert cli.main(["train", "swissroll", "--out", str(tmp_path), *settings]) == 0
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
+        "losses.csv",
         "swiss_roll.json",
         "swiss_roll.safetensors",
     ]
     card = json.loads((tmp_path / "swiss_roll.json").read_text())
-    assert card["steps"] == 2
+    assert (card["steps"], card["lr"], card["predicts"]) == (2, 0.001, "eps")
+    assert card["training"]["of_steps"] == 2 and card["training"]["processor"]
+    assert card["sha256"] == sha256((tmp_path / "swiss_roll.safetensors").read_bytes()).hexdigest()
+    assert (tmp_path / "swiss_roll" / "losses.csv").read_text().startswith("step,loss,lr,grad_norm")
     assert "x the floor" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "word, message",
+    [
+        ("steps", "KEY=VALUE, as steps=500; got 'steps'"),
+        ("stepz=5", "unknown setting 'stepz'; choose one of: steps, batch, lr"),
+        ("steps=many", "steps must be of the kind of 3; got 'many'"),
+        ("steps=1.5", "steps must be of the kind of 3"),
+        ("lr=fast", "lr must be of the kind of 0.003"),
+    ],
+)
+def test_settings_that_cannot_be(small, tmp_path, word, message, capsys):
+    assert cli.main(["train", "swiss_roll", "--out", str(tmp_path), "--set", word]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_train_goes_on_where_it_was_interrupted(small, tmp_path, monkeypatch, capsys):
@@ -90,16 +113,21 @@ def test_train_goes_on_where_it_was_interrupted(small, tmp_path, monkeypatch, ca
 
     arguments = ["train", "swiss_roll", "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(recipes, "card", stop)
+        patch.setattr(PlaneRecipe, "evaluate", stop)
         assert cli.main(arguments) == 2
-    assert "goes on" in capsys.readouterr().err
-    assert (tmp_path / "swiss_roll.checkpoint.pt").exists()
+    assert "with --resume goes on" in capsys.readouterr().err
+    checkpoint = tmp_path / "swiss_roll" / "checkpoint.pt"
+    assert checkpoint.exists()
+    assert cli.main(arguments) == 2  # not asked to go on, and nothing is thrown away unasked
+    assert "add --resume to go on" in capsys.readouterr().err and checkpoint.exists()
+    assert cli.main([*arguments, "--resume", "--set", "lr=1"]) == 2
+    assert "lr 0.003" in capsys.readouterr().err
     # What is left to do is nothing: the saved weights must come back, not fresh ones.
-    assert cli.main(arguments) == 0
+    assert cli.main([*arguments, "--resume"]) == 0
     weights = load_file(tmp_path / "swiss_roll.safetensors")
     fresh = small.make_network().state_dict()
     assert not torch.equal(weights["last.weight"], fresh["last.weight"])
-    assert not (tmp_path / "swiss_roll.checkpoint.pt").exists()
+    assert not checkpoint.exists()
 
 
 def test_a_film_may_be_longer_than_the_table():

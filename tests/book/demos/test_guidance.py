@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from sdlib.diffusion import (
-    NetworkDenoiser,
     autoguidance,
     classifier_free,
     ddim,
@@ -38,9 +37,7 @@ def real():
 
 
 def denoiser(state, label):
-    good, bad = (
-        NetworkDenoiser(load_trained(name)[0], "v") for name in ("branches", "branches_weak")
-    )
+    good, bad = (load_trained(name).denoiser() for name in ("branches", "branches_weak"))
     interval = (
         10 ** state["low"] if state["low"] > -2 else 0,
         10 ** state["high"] if state["high"] < 2 else math.inf,

@@ -175,12 +175,13 @@ def test_network_forward(library, classes, depth, n, simd):
 def test_the_shipped_network_as_the_page_loads_it(library):
     """Rounded as exported, the weights give PyTorch's outputs and DDIM samples in JavaScript."""
     sent = payload("network/swiss_roll")
-    network, recipe = load_trained("swiss_roll")
+    trained = load_trained("swiss_roll")
+    network = trained.network
     exact = network.double().state_dict()
     for key, values in sent["weights"].items():
         near(values, exact[key].flatten(), 1e-4, 1e-4)
         exact[key].copy_(torch.tensor(values, dtype=torch.float64).reshape(exact[key].shape))
-    x, levels = cloud(50), recipe.make_schedule()
+    x, levels = cloud(50), trained.schedule
     got = library(
         """(lib, {sent, x}) => {
           const net = lib.MLP.fromJSON(sent);
@@ -195,7 +196,7 @@ def test_the_shipped_network_as_the_page_loads_it(library):
     )
     with torch.no_grad():
         near(got[0], network(x, 500))
-    *_, last = ddim(NetworkDenoiser(network, recipe.predicts), make_grid(levels, 20), x)
+    *_, last = ddim(trained.denoiser(), make_grid(levels, 20), x)
     near(got[1], last.x)
 
 

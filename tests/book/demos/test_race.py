@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sdlib.datasets import plane
-from sdlib.diffusion import Grid, NetworkDenoiser, schedule
+from sdlib.diffusion import Grid, schedule
 from sdlib.diffusion.samplers import SAMPLERS
 from sdlib.evaluation import sliced_wasserstein
 from sdlib.files import asset_path
@@ -51,15 +51,15 @@ def roll() -> plane.GaussianMixture:
 def denoiser(kind: str):
     if kind != "network":
         return roll() if kind == "roll" else plane.MIXTURE
-    network, recipe = load_trained("swiss_roll")
+    trained = load_trained("swiss_roll")
     sent = payload("network/swiss_roll")["weights"]  # rounded, as the page has them
     weights = {
         key: torch.tensor(sent[key]).reshape(value.shape)
-        for key, value in network.state_dict().items()
+        for key, value in trained.network.state_dict().items()
     }
-    network = network.double()
-    network.load_state_dict({key: value.double() for key, value in weights.items()})
-    return NetworkDenoiser(network, recipe.predicts)
+    trained.network.double()
+    trained.network.load_state_dict({key: value.double() for key, value in weights.items()})
+    return trained.denoiser()
 
 
 def race_grid(spacing: str, steps: int, to: float = ENDS[1]) -> Grid:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sdlib.datasets import plane
-from sdlib.diffusion import NetworkDenoiser, parameterization, q_sample, schedule
+from sdlib.diffusion import parameterization, q_sample, schedule
 from sdlib.training import load_trained
 from sdlib.viz.export import payload
 
@@ -38,7 +38,7 @@ def test_readouts_equal_python(show, js_random, state):
         -1, 2
     )
     x = q_sample(x0, js_random(SEED).normals(2 * POINTS), alpha, sigma)
-    guess = NetworkDenoiser(load_trained(f"predict_{name}")[0], name)(x, t, alpha, sigma)
+    guess = load_trained(f"predict_{name}").denoiser()(x, t, alpha, sigma)
     error = (guess - best_denoiser()(x, t, alpha, sigma)).square().mean().item()
     factor = p.x0_error(alpha, sigma)
     assert demo.number("alpha") == pytest.approx(alpha.item(), abs=6e-4)
