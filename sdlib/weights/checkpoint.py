@@ -109,7 +109,7 @@ def _open(
     The parts that it may be `without` are left out.
     """
     path = locate(source, variant)
-    tensors, used, where = {}, set(), quoted(path)
+    where, whole = quoted(path), {}
     if path.is_dir():
         folder = read_folder(path, variant, {PARTS[part].folder for part in without})
         there = {p: folder.parts[s.folder] for p, s in PARTS.items() if s.folder in folder.parts}
@@ -120,18 +120,20 @@ def _open(
                 trained["sample_size"] = size
             sizes = {part: PARTS[part].from_json(found.config) for part, found in there.items()}
             config = StableDiffusionConfig(**trained).with_parts(sizes)
-        for part in config.parts.keys() - without:
-            tensors[part], _ = match_part(part, config.parts[part], there[part].tensors, where)
-        return config, tensors, folder.tokenizer
-    found, noted = read(path), notes(path)
-    config = config or noted_config(noted, where) or pick_config(found, where)
-    for part, own in config.parts.items():
-        if part not in without:
-            tensors[part], keys = match_part(part, own, found, where)
-            used |= keys
+        held, tokenizer = {p: found.tensors for p, found in there.items()}, folder.tokenizer
+    else:
+        whole, noted = read(path), notes(path)
+        config = config or noted_config(noted, where) or pick_config(whole, where)
+        held, tokenizer = dict.fromkeys(config.parts, whole), _tokenizer(noted)
+    found = {
+        part: match_part(part, own, held.get(part, {}), where)
+        for part, own in config.parts.items()
+        if part not in without
+    }
     unwanted = tuple(PARTS[part].prefix for part in without)
-    check_known({k: x for k, x in found.items() if not k.startswith(unwanted)}, used, where)
-    return config, tensors, _tokenizer(noted)
+    rest = {key: x for key, x in whole.items() if not key.startswith(unwanted)}
+    check_known(rest, {key for _, keys in found.values() for key in keys}, where)
+    return config, {part: tensors for part, (tensors, _) in found.items()}, tokenizer
 
 
 def _take(

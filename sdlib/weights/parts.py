@@ -95,7 +95,7 @@ PARTS = {
         spellings=(SHORT,),
     ),
 }
-REQUIRED = tuple(models.StableDiffusionConfig().parts)  # what each Stable Diffusion has
+REQUIRED = tuple(models.StableDiffusionConfig().parts)  # those of every Stable Diffusion
 
 
 def to_json(part: str, config: Any) -> dict[str, Any]:
@@ -135,21 +135,21 @@ FOREIGN = {
 }
 
 # What a file is, by what is in it (the first of which all is there), and what to say of it.
+WHOLE = {PARTS[part].words for part in REQUIRED}
+GIVEN = {part: PARTS[part].words for part in ("vae", "text")}  # those that `load` takes by name
 KINDS = {
     "Stable Diffusion XL checkpoint": ({"second text encoder (SDXL)"},
         ", which sdlib cannot run yet"),
     "Stable Diffusion 2 checkpoint": ({"text encoder (SD 2)"},
         ", in its original layout: open its diffusers folder"),
-    "Stable Diffusion checkpoint, original layout": ({"U-Net", "autoencoder", "text encoder"},
+    "Stable Diffusion checkpoint, original layout": (WHOLE,
         ", with sizes of its own: give them as config="),
     "LoRA": ({"LoRA"}, ", which changes a model and is none"),
     "ControlNet": ({"ControlNet"}, ", which goes with a model and is none"),
     "textual inversion": ({"textual inversion"}, ", a word for a model and none itself"),
-    "checkpoint without autoencoder": ({"U-Net", "text encoder"}, ": give one as vae="),
-    "checkpoint without text encoder": ({"U-Net", "autoencoder"}, ": give one as text="),
+    **{f"checkpoint without {x}": (WHOLE - {x}, f": give one as {p}=") for p, x in GIVEN.items()},
     "U-Net alone": ({"U-Net"}, ": open the folder or the checkpoint that it is from"),
-    "autoencoder alone": ({"autoencoder"}, ": give it as vae="),
-    "text encoder alone": ({"text encoder"}, ": give it as text="),
+    **{f"{x} alone": ({x}, f": give it as {p}=") for p, x in GIVEN.items()},
 }  # fmt: skip
 
 

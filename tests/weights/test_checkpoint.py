@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sdlib.diffusion.schedule import linear
 from sdlib.models import (
     AutoencoderKL,
     CLIPTextConfig,
@@ -174,6 +175,13 @@ def test_how_it_was_trained_is_told(name, changes, checkpoint, files, tmp_path):
     config = replace(CONFIG, **changes)
     path = save(tmp_path / name, Checkpoint(config, checkpoint.networks), files)
     assert load(path).config == config
+
+
+def test_a_pipeline_walks_on_the_schedule_of_the_file(checkpoint, tmp_path):
+    config = replace(CONFIG, **TRAINED["another schedule"])
+    path = save(tmp_path / "x.safetensors", Checkpoint(config, checkpoint.networks))
+    found = StableDiffusion.load(path, device="cpu").schedule
+    assert torch.equal(found.alpha_bar, linear(beta_end=0.015).alpha_bar)
 
 
 CANNOT = {
