@@ -114,6 +114,16 @@ def test_a_thing_is_where_its_scene_says():
     assert with_it[:, 20, 40].tolist() == list(scenes.COLORS["black"].fill)
 
 
+def test_pixels_are_rounded_to_the_nearest():
+    thing = Thing("cat", "pink", "large", "striped", 32.0, 30.5)
+    made = scenes.render([Scene("sea", True, (thing,)), Scene("sea", True, ())]).numpy()
+    inks, behind = sprite("cat", "striped", 27.0, 0.5, 0.0)
+    patch = np.s_[:, 17:44, 18:46]
+    painted = (np.array(scenes.COLORS["pink"]).T @ inks).reshape(3, 27, 28)
+    off = made[0][patch] - (made[1][patch] * behind + painted)
+    assert abs(off).max() < 0.51
+
+
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="size must be a whole number, at least 1"):
         scenes.render([scenes.scene(0)], 0)
