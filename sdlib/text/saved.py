@@ -23,7 +23,8 @@ def read_files(files: Mapping[str, str], cleaning: str = "hf", length: int = 77)
         cleaning, length: as for `Tokenizer`.
 
     Raises:
-        ValueError: for a table that is none, has tokens of its own, or is not numbered as CLIP's.
+        ValueError: for a table that is none, or is not numbered as CLIP's with its added tokens
+            behind.
     """
     told = (_json(files, name).get("pad_token") for name in PLACES)
     pads = [pad.get("content") if isinstance(pad, dict) else pad for pad in told]
@@ -38,23 +39,27 @@ def read_files(files: Mapping[str, str], cleaning: str = "hf", length: int = 77)
             lines = [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
         else:
             lines, ids = map(" ".join, Tokenizer.clip().merges), {}
-        own = [*whole.get("added_tokens", []), *config.get("added_tokens_decoder", {}).values()]
-        more = {token["content"] for token in own} | _json(files, "added_tokens.json").keys()
+        added = {token["content"]: int(token["id"]) for token in whole.get("added_tokens", [])}
+        for i, token in config.get("added_tokens_decoder", {}).items():
+            added[token["content"]] = int(i)
+        added |= _json(files, "added_tokens.json")
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"the tokenizer's files are damaged ({error!r}).") from error
     tokenizer = Tokenizer(parse_merges(lines, "the tokenizer"), cleaning, length, pad)
-    more = sorted(more - tokenizer.ids.keys())
-    if more:
+    added = {token: i for token, i in added.items() if token not in tokenizer.ids}
+    more = sorted(added, key=lambda token: str(added[token]).zfill(12))
+    if [added[token] for token in more] != list(range(len(tokenizer), len(tokenizer) + len(more))):
         raise ValueError(
-            f"the tokenizer has tokens of its own that sdlib's has no place for: "
+            f"the tokenizer has tokens of its own whose ids do not follow the end token's: "
             f"{', '.join(more)[:80]}."
         )
+    ids = {symbol: i for symbol, i in ids.items() if symbol not in added}
     if ids and ids != tokenizer.ids:
         raise ValueError(
             "the tokenizer's ids are not numbered as CLIP's are (letters, merges, start, end): "
             "sdlib cannot read prompts for this model."
         )
-    return tokenizer
+    return tokenizer.with_tokens(*more) if more else tokenizer
 
 
 def _json(files: Mapping[str, str], name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ Three steps: a text is cut into words (`sdlib.text.cleaning`), a word into symbo
 import gzip
 import json
 import math
+import re
 import warnings
 import zlib
 from collections import Counter
@@ -47,28 +48,44 @@ class Tokenizer:
         length: ids in a window, the start and the end token among them.
         pad: the symbol that fills what is left of a window: the end token in Stable Diffusion 1,
             "!" in 2. Wherever a text spells it out it is that token, too, as in transformers.
+        added: tokens of one's own, as textual inversion learns them; see `with_tokens`.
 
     Attributes:
         start, end, pad: the ids of the three tokens.
         symbols: the symbol of each id.
 
     Raises:
-        ValueError: for an unknown cleaning or padding, or a window without room.
+        ValueError: for an unknown cleaning or padding, a window without room, or an added token
+            that is there already, empty, or holds white space.
     """
 
     def __init__(
-        self, merges: Sequence[Pair], cleaning: str = "hf", length: int = 77, pad: str = END
+        self,
+        merges: Sequence[Pair],
+        cleaning: str = "hf",
+        length: int = 77,
+        pad: str = END,
+        added: Sequence[str] = (),
     ):
+        self.cleaning, self.added = cleaning, tuple(added)
         self.clean = pick("cleaning", CLEANINGS, cleaning)
         self.length = count("length", length, least=3)
         self.merges = [tuple(pair) for pair in merges]
-        self.symbols = [*BASE, *map("".join, self.merges), START, END]
+        self.symbols = [*BASE, *map("".join, self.merges), START, END, *self.added]
         self.ids = {symbol: i for i, symbol in enumerate(self.symbols)}
+        for token in self.added:
+            if not token or token.split() != [token] or self.symbols.count(token) > 1:
+                raise ValueError(
+                    f"{token!r} cannot be added: a token of one's own is a new word without white "
+                    "space, as <my-cat>."
+                )
         self.ranks = {pair: rank for rank, pair in enumerate(self.merges)}
         if pad not in self.ids:
             raise ValueError(f"pad must be one of the tokenizer's symbols; got {pad!r}.")
         self.start, self.end, self.pad = (self.ids[symbol] for symbol in (START, END, pad))
-        self._known = {symbol: [self.ids[symbol]] for symbol in (START, END, pad)}
+        self._known = {symbol: [self.ids[symbol]] for symbol in (START, END, pad, *self.added)}
+        spelled = sorted({*self.added, *([] if pad == END else [pad])}, key=len, reverse=True)
+        self._spelled = re.compile("|".join(map(re.escape, spelled))) if spelled else None
 
     # --- where a table comes from, and goes ---
 
@@ -150,11 +167,23 @@ class Tokenizer:
             "errors": "replace",
             "add_prefix_space": False,
         }
+        own = {token: self.ids[token] for token in self.added}
+        table = {symbol: i for symbol, i in self.ids.items() if symbol not in own}
         return {
-            "vocab.json": json.dumps(self.ids),
+            "vocab.json": json.dumps(table),
             "merges.txt": merges,
             "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+            **({"added_tokens.json": json.dumps(own)} if own else {}),
         }
+
+    def with_tokens(self, *tokens: str) -> "Tokenizer":
+        """The same tokenizer with more tokens, whose ids follow the end token's.
+
+        Each is one id wherever a prompt spells it out, letter for letter: "<my-cat>" in "a photo of
+        <my-cat>". A text encoder needs as many more rows in its embedding of tokens.
+        """
+        pad, added = self.symbols[self.pad], (*self.added, *tokens)
+        return Tokenizer(self.merges, self.cleaning, self.length, pad, added)
 
     # --- text to ids, ids to text ---
 
@@ -175,7 +204,7 @@ class Tokenizer:
         for i in map(int, ids):
             if not 0 <= i < len(self):
                 raise ValueError(f"an id must lie between 0 and {len(self) - 1}; got {i}.")
-            if i in (self.start, self.end, self.pad):
+            if i in (self.start, self.end, self.pad) or i > self.end:
                 text += self.symbols[i].encode() + b" "
                 continue
             letters = self.symbols[i].removesuffix(MARK)
@@ -185,12 +214,15 @@ class Tokenizer:
         return text.decode("utf-8", errors="replace").removesuffix(" ")
 
     def _words(self, text: str) -> list[str]:
-        """The words of a text, a padding token that it spells out among them."""
-        pad = self.symbols[self.pad]
-        if self.pad == self.end:  # the cleaning knows that one
+        """The words of a text, tokens that it spells out among them; the end token is a word of
+        the cleaning."""
+        if self._spelled is None:
             return self.clean(_string(text))
-        first, *more = (self.clean(piece) for piece in _string(text).split(pad))
-        return first + [word for words in more for word in (pad, *words)]
+        words, done = [], 0
+        for found in self._spelled.finditer(_string(text)):
+            words += [*self.clean(text[done : found.start()]), found[0]]
+            done = found.end()
+        return words + self.clean(text[done:])
 
     def _encode(self, word: str) -> list[int]:
         if word in self._known:

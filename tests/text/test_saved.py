@@ -97,7 +97,7 @@ def test_what_ours_cannot_be_is_refused(changes, words):
     [
         ({"model": {"merges": [[1, 2]], "vocab": {}}}, "files are damaged"),
         ({"model": {}}, "files are damaged"),
-        ({**WHOLE, "added_tokens": [{"content": "<cat>"}]}, "tokens of its own .*: <cat>"),
+        ({**WHOLE, "added_tokens": [{"content": "<cat>", "id": 9}]}, "tokens of its own .*: <cat>"),
         ({"model": {**WHOLE["model"], "vocab": {"a": 7}}}, "not numbered as CLIP's"),
     ],
 )
@@ -105,3 +105,17 @@ def test_what_ours_cannot_be_is_refused_in_one_file(whole, words):
     assert read_files({"tokenizer.json": json.dumps(WHOLE)}).ids == SMALL.ids
     with pytest.raises(ValueError, match=words):
         read_files({"tokenizer.json": json.dumps(whole)})
+
+
+def test_tokens_of_ones_own_come_back(transformers_tokenizer):
+    more = SMALL.with_tokens("<my-cat>", "<style>")
+    files = more.files()
+    back = read_files(files, length=more.length)
+    assert back.added == ("<my-cat>", "<style>") and back.ids == more.ids
+    text = "a <my-cat> in <style>"
+    theirs = transformers_tokenizer(files)
+    assert back.encode(text) == more.encode(text)
+    assert theirs(text, add_special_tokens=False)["input_ids"] == more.encode(text)
+    files["added_tokens.json"] = json.dumps({"<my-cat>": len(SMALL) + 5})
+    with pytest.raises(ValueError, match="do not follow the end token's: <my-cat>"):
+        read_files(files)

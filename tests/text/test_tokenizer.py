@@ -321,3 +321,37 @@ def test_other_files_that_cannot_be_read(tmp_path, small):
             Tokenizer.load(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         Tokenizer.load(tmp_path / "none.txt")
+
+
+# --- tokens of one's own ---
+
+
+def test_added_tokens_are_one_id_each(clip):
+    more = clip.with_tokens("<my-cat>", "<my-cat>s")
+    assert len(more) == len(clip) + 2 and more.end == clip.end == 49407
+    a, photo, of = clip.encode("a photo of")
+    assert more.encode("a photo of <my-cat>") == [a, photo, of, 49408]
+    assert more.encode("<my-cat>s,<my-cat>") == [
+        49409,
+        *clip.encode(","),
+        49408,
+    ]  # the longest first
+    assert more.encode("<MY-CAT>") == clip.encode("<MY-CAT>")  # letter for letter
+    assert more.decode(more.encode("a photo of <my-cat>")) == "a photo of <my-cat>"
+    assert more.words("my <my-cat>") == [("my", [1]), ("<my-cat>", [2])]
+    again = more.with_tokens("<style>")
+    assert again.encode("<my-cat> <style>") == [49408, 49410]
+
+
+def test_added_tokens_are_those_of_transformers(clip, hf):
+    """Told apart by white space, where the two cut alike."""
+    theirs, ours = copy.deepcopy(hf), clip.with_tokens("<cat-toy>", "sks1")
+    theirs.add_tokens(["<cat-toy>", "sks1"])
+    for text in ("a <cat-toy> on a shelf", "sks1 <cat-toy>", "<cat-toy>", "no such thing", ""):
+        assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("token", ["", "two words", "<|endoftext|>", "cat</w>", "new"])
+def test_tokens_that_cannot_be_added(clip, token):
+    with pytest.raises(ValueError, match="cannot be added: a token of one's own is a new word"):
+        clip.with_tokens("new", token)
