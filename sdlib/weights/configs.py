@@ -20,13 +20,12 @@ UNET = {
     "encoder_hid_dim_type": None, "flip_sin_to_cos": True, "freq_shift": 0,
     "mid_block_scale_factor": 1, "mid_block_type": "UNetMidBlock2DCrossAttn", "norm_eps": 1e-5,
     "norm_num_groups": 32, "only_cross_attention": False, "resnet_out_scale_factor": 1.0,
-    "resnet_time_scale_shift": "default", "time_cond_proj_dim": None,
-    "time_embedding_type": "positional",
+    "resnet_time_scale_shift": "default", "time_embedding_type": "positional",
 }  # fmt: skip
 VAE = {
     "_class_name": "AutoencoderKL", "act_fn": "silu", "in_channels": 3, "latents_mean": None,
-    "latents_std": None, "mid_block_add_attention": True, "norm_num_groups": 32, "out_channels": 3,
-    "shift_factor": None, "use_post_quant_conv": True, "use_quant_conv": True,
+    "latents_std": None, "mid_block_add_attention": True, "out_channels": 3, "shift_factor": None,
+    "use_post_quant_conv": True, "use_quant_conv": True,
 }  # fmt: skip
 TEXT = {"layer_norm_eps": 1e-5, "model_type": "clip_text_model"}
 
@@ -38,12 +37,14 @@ UNET_SIZES = {
     "blocks": ("layers_per_block", 2),
     "context_width": ("cross_attention_dim", 1280),
     "linear": ("use_linear_projection", False),
+    "guidance_width": ("time_cond_proj_dim", 0),
 }
 VAE_SIZES = {
     "widths": ("block_out_channels", (64,)),
     "blocks": ("layers_per_block", 1),
     "latent": ("latent_channels", 4),
     "scale": ("scaling_factor", 0.18215),
+    "groups": ("norm_num_groups", 32),
 }
 TEXT_SIZES = {
     "width": ("hidden_size", 512),
@@ -151,6 +152,7 @@ def unet_from_json(json: Json) -> UNetConfig:
     """
     _check(json, UNET, "the U-Net")
     sizes = _sizes(json, UNET_SIZES)
+    sizes["guidance_width"] = sizes["guidance_width"] or 0  # where there is none, files say null
     n = len(sizes["widths"])
     kinds = tuple(json.get("down_block_types", (*[ATTENDS[0]] * (n - 1), PLAIN[0])))
     ups = tuple(json.get("up_block_types", (PLAIN[1], *[ATTENDS[1]] * (n - 1))))
@@ -174,6 +176,7 @@ def unet_from_json(json: Json) -> UNetConfig:
         middle_depth=depth[-1],
         heads=_per_level(heads, n),
         added=json["projection_class_embeddings_input_dim"] if kind else 0,
+        classes=(json.get("num_class_embeds") or 1) - 1,  # there, no class is one more class
     )
 
 
@@ -192,6 +195,8 @@ def unet_to_json(config: UNetConfig) -> dict[str, Any]:
         "up_block_types": [ATTENDS[1] if k == ATTENDS[0] else PLAIN[1] for k in reversed(kinds)],
         "transformer_layers_per_block": [d or config.middle_depth or 1 for d in config.depth],
         "attention_head_dim": list(config.heads),
+        "time_cond_proj_dim": config.guidance_width or None,
+        "num_class_embeds": config.classes + 1 if config.classes else None,
         **(added if config.added else {}),
     }
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from sdlib.models import Attention, UNet, UNetConfig
 
@@ -204,6 +205,29 @@ def test_image_tokens_and_guidance_scale_matter():
     without = {key: value for key, value in cond.items() if key != "image"}
     with pytest.raises(ValueError, match=r"cond\['image'\] must be \[b, m, 6\]; got None"):
         unet(x, t, without)
+
+
+def test_every_linear_layer_can_be_wrapped():
+    """As LoRA does: each is asked for what a linear layer gives, and for nothing else."""
+
+    class Wrapped(nn.Module):
+        def __init__(self, linear):
+            super().__init__()
+            self.linear, self.used = linear, False
+
+        def forward(self, x):
+            self.used = True
+            out = self.linear(x)
+            assert out.shape == (*x.shape[:-1], self.linear.out_features)
+            return out
+
+    unet, (x, t, context) = net(), inputs()
+    plain = unet(x, t, context)
+    linears = {name: m for name, m in unet.named_modules() if isinstance(m, nn.Linear)}
+    for name, linear in linears.items():
+        unet.set_submodule(name, Wrapped(linear))
+    assert torch.equal(unet(x, t, context), plain)
+    assert all(unet.get_submodule(name).used for name in linears)
 
 
 @pytest.mark.parametrize("cond", ["context", "label"])

@@ -115,6 +115,8 @@ def unet_reference(config) -> nn.Module:
             attention_head_dim=config.heads,  # so it is called there
             cross_attention_dim=config.context_width,
             use_linear_projection=config.linear,
+            time_cond_proj_dim=config.guidance_width or None,
+            num_class_embeds=config.classes + 1 if config.classes else None,
             **(added if config.added else {}),
         )
 
@@ -128,6 +130,7 @@ def vae_reference(config) -> nn.Module:
             layers_per_block=config.blocks,
             latent_channels=config.latent,
             scaling_factor=config.scale,
+            norm_num_groups=config.groups,
             down_block_types=["DownEncoderBlock2D"] * levels,
             up_block_types=["UpDecoderBlock2D"] * levels,
         )
@@ -233,6 +236,10 @@ def unet_inputs(config, batch=2, size=(16, 16), tokens=7) -> tuple[Tensor, Tenso
         cond["added"] = torch.cat(
             [numbers("added", batch, config.added - sizes.shape[1]), sizes], 1
         )
+    if config.classes:
+        cond["label"] = torch.tensor([0, config.classes, 1, 2])[:batch]
+    if config.guidance_width:
+        cond["guidance_scale"] = torch.tensor([1.0, 7.5, 4.0, 2.5])[:batch]
     return x, t, cond
 
 
@@ -245,7 +252,18 @@ def run_unet_reference(net: nn.Module, x: Tensor, t: Tensor, cond: dict) -> Tens
             "text_embeds": cond["added"][:, : -6 * ADDED_TIME],
             "time_ids": ADDED_SIZES.repeat(len(x), 1),
         }
-    return net(stacked, t, cond["context"], added_cond_kwargs=options).sample
+    more = {"class_labels": cond.get("label")}
+    if "guidance_scale" in cond:  # as LatentConsistencyModelPipeline embeds it
+        embed = diffusers.LatentConsistencyModelPipeline.get_guidance_scale_embedding
+        width = net.config.time_cond_proj_dim
+        more["timestep_cond"] = embed(None, cond["guidance_scale"] - 1, embedding_dim=width)
+    if "residuals" in cond:
+        *down, middle = cond["residuals"]
+        more |= {
+            "down_block_additional_residuals": tuple(down),
+            "mid_block_additional_residual": middle,
+        }
+    return net(stacked, t, cond["context"], added_cond_kwargs=options, **more).sample
 
 
 def unet_error(net: UNet, theirs: nn.Module, **sizes) -> float:

@@ -4,11 +4,14 @@ What the outputs depend on is shown in test_sensitivity.py, norm eps in test_nor
 size of v1.5 in test_full_size.py.
 """
 
+import diffusers
 import pytest
 import torch
+from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
 
 from sdlib.models import (
+    Attention,
     AutoencoderKL,
     CLIPTextConfig,
     CLIPTextEncoder,
@@ -27,12 +30,15 @@ from tests.parity.networks import (
     dit_tensors,
     encode_error,
     error,
+    fill,
     ids,
     made,
     numbers,
     reference,
+    run_unet_reference,
     text_error,
     unet_error,
+    unet_inputs,
 )
 
 UNETS = {
@@ -50,11 +56,14 @@ UNETS = {
         linear=True,
         added=80,
     ),
+    "latent consistency": UNetConfig.tiny(guidance_width=256),
+    "classes": UNetConfig.tiny(classes=5),
 }
 SIZES = [(16, 16), (12, 20), (9, 7), (33, 40)]  # the last has more tokens than one portion
 VAES = {
     "sd15": VAEConfig.tiny(widths=(32, 64, 96, 96), blocks=2),
     "shallow": VAEConfig.tiny(widths=(32, 64), latent=8, scale=0.13025),
+    "few groups": VAEConfig.tiny(widths=(32, 48), groups=8),
 }
 TEXTS = {
     "sd15": CLIPTextConfig.tiny(vocabulary=1000, end=999, layers=3),
@@ -91,6 +100,34 @@ def test_unet_at_520_pixels():
     config = UNetConfig.tiny(widths=(32, 32, 32, 32), depth=(0, 0, 1, 0), heads=(4,) * 4)
     net, theirs = pair("unet", UNet, config)
     assert unet_error(net, theirs, batch=1, size=(65, 65)) < TOLERANCE
+
+
+def test_residuals_of_a_controlnet():
+    net, theirs = pair("unet", UNet, UNetConfig.tiny())
+    x, t, cond = unet_inputs(net.config)
+    shapes = [(64, 16, 16), (64, 16, 16), (64, 8, 8), (96, 8, 8), (96, 8, 8)]
+    residuals = tuple(numbers(f"residual {i}", 2, *shape) for i, shape in enumerate(shapes))
+    cond["residuals"] = residuals
+    assert error(net(x, t, cond), run_unet_reference(theirs, x, t, cond)) < TOLERANCE
+
+
+def test_image_tokens_are_those_of_an_ip_adapter():
+    """One cross-attention, since diffusers' U-Net takes them from an image encoder only."""
+    ours = fill(Attention(32, 4, 24, image_width=40))
+    processor = IPAdapterAttnProcessor2_0(32, 40, num_tokens=(3,), scale=1.0)
+    theirs = diffusers.models.attention_processor.Attention(
+        query_dim=32, cross_attention_dim=24, heads=4, dim_head=8, processor=processor
+    )
+    names = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+    names |= {"image_k": "processor.to_k_ip.0", "image_v": "processor.to_v_ip.0"}
+    state = {}
+    for name, x in ours.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        state[f"{names[layer]}.{kind}"] = x
+    theirs.load_state_dict(state)
+    x, context, image = numbers("x", 2, 9, 32), numbers("c", 2, 7, 24), numbers("i", 2, 3, 40)
+    right = theirs(x, encoder_hidden_states=(context, [image[:, None]]))
+    assert error(ours(x, context, image), right) < TOLERANCE
 
 
 def test_time_embedding():

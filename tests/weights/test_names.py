@@ -45,6 +45,15 @@ SMALL = {
     "text": ("text", CLIPTextConfig.tiny(vocabulary=100, end=99)),
     "text with projection": ("text", CLIPTextConfig.tiny(vocabulary=100, end=99, projection=24)),
 }
+# What v1.5 does not have.
+MORE = {
+    "latent consistency": ("unet", UNetConfig.tiny(guidance_width=16)),
+    "classes": ("unet", UNetConfig.tiny(classes=5)),
+    "image tokens": ("unet", UNetConfig.tiny(image_width=8)),
+    "no context": ("unet", UNetConfig.tiny(context_width=0)),
+    "no attention": ("unet", UNetConfig.tiny(context_width=0, depth=(0, 0), middle_depth=0)),
+    "few groups": ("vae", VAEConfig.tiny(groups=8)),
+}
 LAYOUTS = ["original", "diffusers"]
 
 
@@ -81,7 +90,9 @@ def prefixed(tensors):
     return {"text_model." * bare + name: x for name, x in tensors.items()}
 
 
-@pytest.mark.parametrize("kind, config", FULL.values(), ids=FULL)
+@pytest.mark.parametrize(
+    "kind, config", [*FULL.values(), MORE["latent consistency"], MORE["classes"]]
+)
 def test_diffusers_column_is_the_references(kind, config):
     ours = to_layout(meta(kind, config).state_dict(), rows_of(kind, config), "diffusers")
     theirs = BUILD[kind](config).state_dict()
@@ -105,7 +116,7 @@ def test_each_original_tensor_becomes_the_same_one_as_in_the_reference(kind, con
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind, config", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize("kind, config", [*SMALL.values(), *MORE.values()], ids=[*SMALL, *MORE])
 def test_there_and_back_copies_nothing_and_changes_nothing(kind, config, layout):
     tensors, rows = made(NETWORKS[kind], config).state_dict(), rows_of(kind, config)
     out = to_layout(tensors, rows, layout)
@@ -118,7 +129,7 @@ def test_there_and_back_copies_nothing_and_changes_nothing(kind, config, layout)
     assert shapes(again) == shapes(out)
 
 
-@pytest.mark.parametrize("kind, config", [*FULL.values(), *SMALL.values()])
+@pytest.mark.parametrize("kind, config", [*FULL.values(), *SMALL.values(), *MORE.values()])
 def test_every_tensor_is_named_once(kind, config):
     rows = rows_of(kind, config)
     for names in ([r.ours for r in rows], *([r.name(layout) for r in rows] for layout in LAYOUTS)):
