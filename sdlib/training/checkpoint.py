@@ -1,5 +1,6 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, in one file."""
 
+import errno
 import glob
 import os
 import random
@@ -76,11 +77,12 @@ def read(path: Path) -> dict:
     """
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, MemoryError):
-        raise
     except Exception as error:
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
+        cut = isinstance(error, OSError) and error.errno == errno.EINVAL  # torch seeks before 0
+        if isinstance(error, (OSError, MemoryError)) and not cut:
+            raise
         raise ValueError(f"it cannot be read: {type(error).__name__}") from error
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise ValueError("it holds something else")

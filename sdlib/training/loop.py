@@ -40,7 +40,7 @@ class TrainStep:
         step: how many updates have been made, from 1.
         loss: before the update; the mean over micro-batches and processes.
         lr: the learning rate it used.
-        grad_norm: the length of the gradient before clipping. In fp16 it is infinite now and
+        grad_norm: the length of the gradient before clipping. In fp16 it is not finite now and
             then: that update was left out, and the next ones scale the loss by less.
     """
 
