@@ -217,7 +217,7 @@ class Checkpoint:
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "random": self.processes.gather(random_state(self.generators, self.device)),
-            "batches": self.batches.state_dict(),
+            "batches": self._position(),
             "next": None,
         }
         try:
@@ -235,7 +235,7 @@ class Checkpoint:
 
     def _prepare(self) -> None:
         """Say at once if nothing can be written here, and refuse what could not be read again."""
-        refuse_objects(self.batches.state_dict(), "state")
+        self._position()
         if self.processes.main:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for part in self.path.parent.glob(f"{glob.escape(self.path.name)}.*.part"):
@@ -243,6 +243,12 @@ class Checkpoint:
             trial = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}.part")
             trial.touch()
             trial.unlink()
+
+    def _position(self) -> Any:
+        """Where the batches stand, in a form that `read` accepts."""
+        state = self.batches.state_dict()
+        refuse_objects(state, "state")
+        return state
 
     def _check(self, state: dict) -> int:
         """The steps made, if the state belongs to this run."""
