@@ -28,7 +28,7 @@ def test_a_run_that_goes_on_logs_no_step_twice(tmp_path):
         for k in range(1, 8):
             log(step(k))
     with open(path, "a") as file:
-        file.write("8,0.1")  # killed in the middle of a row
+        file.write("1")  # of 18,0.05,0.1: killed in the middle of a row
     with Log(path) as log:
         for k in range(6, 10):
             log(step(k))

@@ -122,7 +122,8 @@ def test_two_processes_make_the_update_of_one(tmp_path):
 
 def noisy_work(rank, folder):
     """What each rank draws; a run in one go and one that was stopped; and errors for both."""
-    drawn = []
+    drawn, saved, replace = [], [], os.replace
+    os.replace = lambda part, path: saved.append(path.suffix) or replace(part, path)
 
     def noisy(net, batch, generator):
         x, y = batch
@@ -170,7 +171,7 @@ def noisy_work(rank, folder):
         error(ValueError, batches=data(seed=rank)),
         error(ValueError, batches=[(torch.ones(7, 2), torch.ones(7, 2))]),
     ]
-    return first, whole, resumed, errors
+    return first, whole, resumed, errors, saved.count(".pt")
 
 
 def test_processes_draw_apart_resume_and_end_together(tmp_path):
@@ -182,6 +183,7 @@ def test_processes_draw_apart_resume_and_end_together(tmp_path):
         assert not any(torch.equal(p, q) for p, q in zip(mine, theirs, strict=True))
     for found in (one, two):
         assert all(torch.equal(p, q) for p, q in zip(found[1], found[2], strict=True))
+    assert (one[4], two[4]) == (6, 0)  # the main process writes
     assert one[3] == two[3]
     nan, infinite, seeds, odd = one[3]
     assert "step 3: the loss" in nan and "first that is not finite is the batch[1]" in nan
