@@ -1,5 +1,6 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, in one file."""
 
+import errno
 import glob
 import os
 import random
@@ -76,11 +77,12 @@ def read(path: Path) -> dict:
     """
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, MemoryError):
-        raise
     except Exception as error:
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
+        cut = isinstance(error, OSError) and error.errno == errno.EINVAL  # torch seeks before 0
+        if isinstance(error, (OSError, MemoryError)) and not cut:
+            raise
         raise ValueError(f"it cannot be read: {type(error).__name__}") from error
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise ValueError("it holds something else")
@@ -215,7 +217,7 @@ class Checkpoint:
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "random": self.processes.gather(random_state(self.generators, self.device)),
-            "batches": self.batches.state_dict(),
+            "batches": self._position(),
             "next": None,
         }
         try:
@@ -233,7 +235,7 @@ class Checkpoint:
 
     def _prepare(self) -> None:
         """Say at once if nothing can be written here, and refuse what could not be read again."""
-        refuse_objects(self.batches.state_dict(), "state")
+        self._position()
         if self.processes.main:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for part in self.path.parent.glob(f"{glob.escape(self.path.name)}.*.part"):
@@ -241,6 +243,12 @@ class Checkpoint:
             trial = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}.part")
             trial.touch()
             trial.unlink()
+
+    def _position(self) -> Any:
+        """Where the batches stand, in a form that `read` accepts."""
+        state = self.batches.state_dict()
+        refuse_objects(state, "state")
+        return state
 
     def _check(self, state: dict) -> int:
         """The steps made, if the state belongs to this run."""

@@ -25,7 +25,6 @@ from sdlib.training.processes import Processes
 Loss = Callable[[nn.Module, Any, torch.Generator], Tensor]
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-LAST = 0.01  # the share of its peak at which the learning rate ends
 
 
 class TrainingDiverged(RuntimeError):
@@ -40,7 +39,7 @@ class TrainStep:
         step: how many updates have been made, from 1.
         loss: before the update; the mean over micro-batches and processes.
         lr: the learning rate it used.
-        grad_norm: the length of the gradient before clipping. In fp16 it is infinite now and
+        grad_norm: the length of the gradient before clipping. In fp16 it is not finite now and
             then: that update was left out, and the next ones scale the loss by less.
     """
 
@@ -53,12 +52,11 @@ class TrainStep:
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
     """The rate at update `step` of `steps`: a straight rise to `peak`, then half a cosine.
 
-    It ends at a hundredth of the peak, so that the last updates still move the weights.
+    The cosine reaches 0 one step after the last, so that every update moves the weights.
     """
     if step <= warmup:
         return peak * step / warmup
-    fall = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-    return peak * (LAST + (1 - LAST) * fall)
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup + 1)))
 
 
 def train(

@@ -46,11 +46,10 @@ export class EMA {
   }
 }
 
-/** The rate at update `step` of `steps`: a straight rise to `peak`, then half a cosine to a hundredth of it. */
+/** The rate at update `step` of `steps`: a straight rise to `peak`, then half a cosine to 0 after the last. */
 export function learningRate(step, steps, peak, warmup) {
   if (step <= warmup) return peak * step / warmup;
-  const fall = 0.5 * (1 + Math.cos(Math.PI * (step - warmup) / (steps - warmup)));
-  return peak * (0.01 + 0.99 * fall);
+  return peak * 0.5 * (1 + Math.cos(Math.PI * (step - warmup) / (steps - warmup + 1)));
 }
 
 /**
