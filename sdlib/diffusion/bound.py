@@ -38,7 +38,8 @@ def gaussian_kl(
     Returns:
         `[b]`: 0 where the two are the same, and positive elsewhere.
     """
-    variance, variance2 = (torch.as_tensor(v).to(mean) for v in (variance, variance2))
+    like = {"dtype": mean.dtype, "device": mean.device}
+    variance, variance2 = (torch.as_tensor(v, **like) for v in (variance, variance2))
     if not bool((variance > 0).all() and (variance2 > 0).all()):
         raise ValueError("a divergence needs variances above 0.")
     apart, ratio = (mean - mean2).flatten(1), variance / variance2
@@ -162,6 +163,6 @@ def variational_bound(
     else:
         v = (grid.sigma[-1] / grid.alpha[-1]) ** 2
         square = (dims * v).to(x0).expand(len(x0))  # what the last state's noise comes to
-    v = torch.as_tensor(v if decoder is None else decoder).to(x0)
+    v = torch.as_tensor(v if decoder is None else decoder, dtype=x0.dtype, device=x0.device)
     last = (square / v + dims * torch.log(2 * math.pi * v)) / 2  # eq-decoder
     return Bound(torch.stack([*terms, last]), dims)

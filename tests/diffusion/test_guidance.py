@@ -407,7 +407,8 @@ def test_classifiers_that_cannot_be_followed():
 def test_a_classifier_works_inside_no_grad():
     with torch.no_grad():
         got = ask(classifier_guidance(WHOLE, lambda x, *rest: 3 * x[:, 0], 2.0))
-    want = WHOLE(X, 0.0, ALPHA, SIGMA) + torch.tensor([6.0, 0.0]) * SIGMA**2 / ALPHA
+    slope = torch.tensor([6.0, 0.0], dtype=torch.float64)
+    want = WHOLE(X, 0.0, ALPHA, SIGMA) + slope * SIGMA**2 / ALPHA
     torch.testing.assert_close(got, want)
     assert not got.requires_grad
 

@@ -35,10 +35,9 @@ def test_linear_is_ddpms():
 
 def test_scaled_linear_is_stable_diffusions():
     s = schedule("scaled_linear")
-    assert s.betas[0].item() == pytest.approx(0.00085, rel=1e-4)
-    assert s.betas[-1].item() == pytest.approx(0.012, rel=1e-3)
-    roots = s.betas.sqrt()
-    torch.testing.assert_close(roots.diff(), roots.diff().mean().expand(999), rtol=0.05, atol=0)
+    roots = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64)
+    # 1 - beta is rounded to float32 in the table: beta keeps four digits of its smallest.
+    torch.testing.assert_close(s.betas.sqrt(), roots, rtol=5e-4, atol=0)
     assert s(999)[0].item() == pytest.approx(0.06826, abs=1e-4)
 
 

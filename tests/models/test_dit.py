@@ -94,7 +94,7 @@ def test_gradients_reach_every_parameter():
         assert [n for n in silent if not n.endswith(".k.bias")] == []
 
 
-@pytest.mark.parametrize("dtype, limit", [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
+@pytest.mark.parametrize("dtype, limit", [(torch.bfloat16, 0.15), (torch.float16, 0.02)])
 @torch.no_grad()
 def test_half_precision(dtype, limit):
     dit = trained()

@@ -32,7 +32,8 @@ def test_a_packed_unet_answers_as_before(size):
     layers = [layer for layer in network.modules() if type(layer) in PACKED.values()]
     assert {type(layer) for layer in layers} == set(PACKED.values())
     assert all(layer.weight.is_mkldnn for layer in layers)
-    torch.testing.assert_close(network(x, t, cond), before, rtol=1e-4, atol=1e-5)
+    # float32, in which other kernels sum in another order
+    torch.testing.assert_close(network(x, t, cond), before, rtol=1e-4, atol=5e-5)
 
 
 @needs_onednn
@@ -91,7 +92,7 @@ def test_nothing_of_a_mapped_file_is_held_on_to(tmp_path):
 @needs_onednn
 def test_a_packed_network_is_cast():
     """As the pipeline does with a network that overflows."""
-    network, weight = pack(unet().bfloat16()), unet().stem.weight
+    network, weight = pack(unet()).bfloat16(), unet().stem.weight  # not packed without AVX-512
     x, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 5, 32)
     small = network(x.bfloat16(), t, cond.bfloat16())
     assert network.float().stem.weight.is_mkldnn and network.stem.weight.dtype == torch.float32

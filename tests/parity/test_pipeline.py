@@ -40,7 +40,7 @@ from sdlib.diffusion import SAMPLERS, SPACINGS, make_grid, schedule
 from sdlib.diffusion.grid import one_more
 from sdlib.models import StableDiffusionConfig
 from sdlib.pipeline.request import nodes
-from tests.parity.networks import TOLERANCE, error, reference
+from tests.parity.networks import error, reference
 from tests.parity.pipelines import (
     HEIGHT,
     IMAGE,
@@ -49,6 +49,7 @@ from tests.parity.pipelines import (
     PROMPT,
     SEED,
     TEXT,
+    TOLERANCE,
     WIDTH,
     mask,
     ours,

@@ -97,7 +97,7 @@ def test_edm_does_not_climb_above_the_schedule():
         return MIXTURE(x, t, alpha, sigma)
 
     list(edm(denoiser, make_grid(s, 3), start(), churn=40.0))
-    assert max(levels) <= top
+    assert max(levels) <= top * (1 + 1e-12)
 
 
 def test_lcm_throws_the_old_noise_away():
