@@ -94,7 +94,7 @@ gpu:  ## measure one NVIDIA card beside diffusers, 8 minutes; writes data/report
 	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then \
 		$(PYTHON) -m benchmarks.gpu; \
 	else \
-		$(MAKE) --no-print-directory $(VENV)/.stamp; $(PY) -m benchmarks.gpu; \
+		$(MAKE) -s --no-print-directory $(VENV)/.stamp; $(PY) -m benchmarks.gpu; \
 	fi
 
 links: $(VENV)/.stamp  ## ask every outside address that the book names whether it still answers

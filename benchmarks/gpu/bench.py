@@ -43,7 +43,7 @@ class Size:
 
 SIZES = {
     "sd15": Size(),
-    "tiny": Size(("tiny",), 64, 2, 64, (1, 2), matmul=128, rounds=2),
+    "tiny": Size(("tiny",), 64, 2, 64, (1, 2), matmul=128, rounds=1),
 }
 
 

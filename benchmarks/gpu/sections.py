@@ -183,9 +183,12 @@ def best_batch(bench: Bench, add: Callable) -> None:
 
 def memory(bench: Bench, add: Callable) -> None:
     """The most memory with each saver and with all, for one picture and for four."""
+    opened: dict[bool, StableDiffusion] = {}
     for saver, (settings, offload, aim) in SAVERS.items():
-        sd = bench.load(bench.size.networks[-1], bench.device, bench.dtype, offload=offload)
-        sd.save_memory(*settings)
+        if offload not in opened:
+            name = bench.size.networks[-1]
+            opened[offload] = bench.load(name, bench.device, bench.dtype, offload=offload)
+        sd = opened[offload].save_memory(*settings)
         for count in (1, 4) if saver in ("plain", "VAE slices", "everything") else (1,):
             run = partial(generate, sd, bench, count=count, steps=2)
             run()

@@ -25,7 +25,9 @@ def section(report: dict[str, Any]) -> list[str]:
     if verdicts:
         lines += [f"**{sum(verdicts)} of {len(verdicts)} aims met.**", ""]
     for part in report["sections"]:
-        lines += [f"**{plain(part['name'])}**{_state(part)}", ""]
+        lines += [f"#### {plain(part['name'])}", ""]
+        if said := _state(part):
+            lines += [said, ""]
         if part["rows"]:
             lines += ["| what | measured | aim |", "| :-- | --: | :-- |"]
             lines += [_row(row) for row in part["rows"]] + [""]
@@ -51,12 +53,12 @@ def _where(report: dict[str, Any]) -> str:
 
 def _state(part: dict[str, Any]) -> str:
     """What there is to say of a part that was not measured whole, or without a comparison."""
-    note = f": {plain(part['note'])}" if part["note"] else ""
-    return note if part["state"] == "measured" else f" ({part['state']}{note})"
+    state = part["state"].capitalize()
+    return ": ".join(([] if state == "Measured" else [state]) + [plain(part["note"] or "")])
 
 
 def _row(row: dict[str, Any]) -> str:
-    """What was measured, the least with the median after it, and the aim with whether it was met."""
+    """What was measured, with the median in brackets, and the aim with whether it was met."""
     measured = number(row["value"])
     if row.get("median") is not None:
         measured += f" ({number(row['median'])})"
