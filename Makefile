@@ -25,7 +25,7 @@ export PYTHONWARNINGS := ignore::DeprecationWarning
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help book serve test test-full lab notebooks reproduce benchmark test-colab links lint format clean
+.PHONY: help book serve test test-full lab notebooks reproduce benchmark gpu test-colab links lint format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +89,13 @@ benchmark: $(VENV)/.stamp  ## print speed and quality beside the peers, and of a
 	$(PY) -m pip install -q -r requirements-benchmark.txt
 	$(PY) benchmarks/plane.py
 	$(PY) benchmarks/samplers.py
+
+gpu:  ## measure one NVIDIA card beside diffusers, 8 minutes; writes data/reports/<card>.json
+	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then \
+		$(PYTHON) -m benchmarks.gpu; \
+	else \
+		$(MAKE) -s --no-print-directory $(VENV)/.stamp; $(PY) -m benchmarks.gpu; \
+	fi
 
 links: $(VENV)/.stamp  ## ask every outside address that the book names whether it still answers
 	$(VENV)/bin/jupyter-book build . --builder linkcheck

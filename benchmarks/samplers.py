@@ -28,6 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.gpu.report import processor
 from sdlib.datasets import plane
 from sdlib.diffusion import (
     SAMPLERS,
@@ -364,12 +365,8 @@ def machine() -> str:
     """The processor and the versions that were measured."""
     import diffusers
 
-    found = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        found = next((s.split(": ")[1] for s in lines if s.startswith("model name")), found)
     return (
-        f"{found}, one thread; Python {platform.python_version()}, "
+        f"{processor()}, one thread; Python {platform.python_version()}, "
         f"PyTorch {torch.__version__}, diffusers {diffusers.__version__}"
     )
 

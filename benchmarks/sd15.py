@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +33,11 @@ FOLDER = ROOT / "_build" / "benchmarks" / "sd15"
 PROMPT = "a lighthouse in a storm, oil on canvas"
 SIDES = ("ours", "ours, packed", "theirs", "theirs, channels last")
 PARTS = ("import", "load", "text", "unet", "encode", "decode", "image")
+PICTURES = {  # what is made of what, and diffusers' class for it
+    "image": "StableDiffusionPipeline",
+    "img2img": "StableDiffusionImg2ImgPipeline",
+    "inpainting": "StableDiffusionInpaintPipeline",
+}
 WORK = {"text": 0.027, "unet": 1.61, "encode": 1.12, "decode": 2.52, "image": 20.2}  # TFLOP at 512
 
 
@@ -40,7 +46,7 @@ class Job:
     """What one process measures.
 
     Attributes:
-        part: one of `PARTS`.
+        part: one of `PARTS` or `PICTURES`.
         side: one of `SIDES`.
         device, dtype: where and in which precision; `compiled` by `torch.compile`.
         folder: of the weights.
@@ -93,15 +99,32 @@ def timed(job: Job, run: Callable) -> float:
 
 def peak(job: Job) -> float:
     """The most memory that this process has had, in GiB."""
-    if job.device == "cuda":
+    return memory(job.device)[1] / 2**30
+
+
+def memory(device: str) -> tuple[float, float]:
+    """Bytes in use now, and the most since `forget_peak`: of tensors on CUDA, else resident."""
+    if device == "cuda":
         import torch
 
-        return torch.cuda.max_memory_allocated() / 2**30
+        return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if not status.exists():
-        return float("nan")
+        return float("nan"), float("nan")
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines["VmHWM"].split()[0]) / 2**20
+    now, most = (int(lines[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
+    return now, most
+
+
+def forget_peak(device: str) -> None:
+    """Let `memory` count its most anew, where the system allows it."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def _import_ours() -> None:
@@ -139,22 +162,25 @@ def load(job: Job):
 
 def prepare(job: Job) -> Callable:
     """What is timed: a call without arguments."""
+    pipe = load(job)
+    if job.compiled:
+        compile_networks(pipe)
+    return runner(job, pipe)
+
+
+def compile_networks(pipe, mode: str = "default") -> None:
+    """Compile the U-Net and the decoder at their next call, whatever was compiled before."""
+    for network in (pipe.unet, pipe.vae.decoder):
+        network.compile(mode=mode)
+
+
+def runner(job: Job, pipe) -> Callable:
+    """A call without arguments that does a job with a pipeline that was loaded for its side."""
     import torch
 
-    pipe, ours = load(job), job.side.startswith("ours")
-    if job.compiled:
-        pipe.unet.compile()
-        pipe.vae.decoder.compile()
-    if job.part == "image":
-        settings = {"width": job.size, "height": job.size}
-        if ours:
-            return lambda: pipe.generate(
-                PROMPT, seed=0, steps=job.steps, sampler="plms", progress=False, **settings
-            )
-        generator = torch.Generator().manual_seed(0)
-        return lambda: (
-            pipe(PROMPT, num_inference_steps=job.steps, generator=generator, **settings).images
-        )
+    ours = job.side.startswith("ours")
+    if job.part in PICTURES:
+        return painter(job, pipe)
 
     small, dtype = job.size // 8, getattr(torch, job.dtype)
     generator = torch.Generator().manual_seed(0)
@@ -184,6 +210,35 @@ def prepare(job: Job) -> Callable:
             return network(*inputs)
 
     return run
+
+
+def painter(job: Job, pipe) -> Callable:
+    """Makes a picture: from noise, from a picture, or from one that is repainted on the left."""
+    import torch
+    from PIL import Image
+
+    size = (job.size, job.size)
+    start = Image.linear_gradient("L").resize(size).convert("RGB")
+    mask = Image.new("L", size)
+    mask.paste(255, (0, 0, job.size // 2, job.size))
+    if job.side.startswith("ours"):
+        given = {"image": {}, "img2img": {"image": start}}
+        given = given.get(job.part, {"image": start, "mask": mask})
+        settings = {"seed": 0, "steps": job.steps, "sampler": "plms", "progress": False, **given}
+        return lambda: pipe.generate(PROMPT, width=job.size, height=job.size, **settings)
+    import diffusers
+
+    given = {"image": start, "strength": 0.8}
+    if job.part != "img2img":
+        given = {"width": job.size, "height": job.size}
+    if job.part == "inpainting":
+        given |= {"image": start, "mask_image": mask, "strength": 0.8}
+    if job.part != "image":
+        pipe = getattr(diffusers, PICTURES[job.part])(**pipe.components)
+        pipe.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": job.steps, **given}
+    generator = torch.Generator().manual_seed(0)
+    return lambda: pipe(PROMPT, generator=generator, **settings).images
 
 
 # --- what the parent does -------------------------------------------------------------------------
@@ -248,12 +303,12 @@ HEAD = ["", *("ours", "packed", "theirs", "ch.last", "ratio", "to best"), "of pe
 HEAD += ["GiB", "packed", "theirs", "ch.last", "ratio", "to best"]
 
 
-def matmul_peak(job: Job) -> float:
-    """TFLOP/s of a large matrix product in the precision of a job."""
+def matmul_peak(job: Job, n: int | None = None) -> float:
+    """TFLOP/s of a product of n x n matrices (large ones by default) in the precision of a job."""
     import torch
 
     torch.set_num_threads(job.threads)
-    n = 3072 if job.device == "cpu" else 8192
+    n = n or (3072 if job.device == "cpu" else 8192)
     a, b = (torch.randn(n, n, device=job.device, dtype=getattr(torch, job.dtype)) for _ in "ab")
     return 2 * n**3 / min(timed(job, lambda: a @ b) for _ in range(6)) / 1e12
 

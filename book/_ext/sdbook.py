@@ -1,4 +1,5 @@
-"""What the book needs beyond Jupyter Book: an index of equations, and pages that stand alone."""
+"""What the book needs beyond Jupyter Book: an index of equations, reports of graphics cards, and
+pages that stand alone."""
 
 import base64
 import hashlib
@@ -13,6 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).parent))
 import equations as eq  # noqa: E402
+import reports  # noqa: E402
 
 
 class EquationIndex(SphinxDirective):
@@ -50,6 +52,17 @@ class EquationIndex(SphinxDirective):
             text += [""]
         box = nodes.container(classes=["sd-equations"])
         self.state.nested_parse(StringList(text, "equation-index"), 0, box, match_titles=True)
+        return box.children
+
+
+class CardReports(SphinxDirective):
+    """`{card-reports}`: what `make gpu` has measured on graphics cards."""
+
+    def run(self):
+        self.env.note_reread()  # a report may have come without this page changing
+        box = nodes.container()
+        text = StringList(reports.markdown(), "card-reports")
+        self.state.nested_parse(text, 0, box, match_titles=True)
         return box.children
 
 
@@ -135,6 +148,7 @@ def mend_pages(app, exception):
 
 def setup(app):
     app.add_directive("equation-index", EquationIndex)
+    app.add_directive("card-reports", CardReports)
     app.connect("build-finished", mend_pages)
     # Jupyter Book sets this for an extension that we leave out
     app.add_config_value("comments_config", {}, "env")

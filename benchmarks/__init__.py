@@ -1,0 +1,1 @@
+"""What is measured and printed, and not asserted: speed, memory and quality beside the peers."""
