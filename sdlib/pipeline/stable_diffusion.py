@@ -8,17 +8,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdlib import images
+from sdlib import __version__, images
 from sdlib.checks import count as whole
 from sdlib.checks import pick
-from sdlib.diffusion import Step, classifier_free, schedule, seeded
+from sdlib.diffusion import (
+    Condition,
+    Denoiser,
+    Diffusion,
+    Step,
+    classifier_free,
+    parameterization,
+    schedule,
+    seeded,
+)
+from sdlib.diffusion.guidance import Correction, Interval
 from sdlib.diffusion.inpainting import blend, inpainting
 from sdlib.diffusion.tensors import state
+from sdlib.files import data_path
 from sdlib.models import Attention, DiagonalGaussian, StableDiffusionConfig
 from sdlib.models.packing import pack
 from sdlib.pipeline.frame import Frame, by_word
-from sdlib.pipeline.parts import DTYPES, Parts, short, usable
 from sdlib.pipeline.request import Request, make_request
+from sdlib.pipeline.runner import DTYPES, NetworkRunner, short, usable
+from sdlib.pipeline.settings import Settings
 from sdlib.pipeline.unet import UNetDenoiser
 from sdlib.text import Tokenizer, read_files
 from sdlib.weights import Checkpoint, load, save
@@ -30,23 +42,28 @@ if TYPE_CHECKING:
 
     Picture = str | PathLike | Image
 
+MINI = "mini"  # what the model that ships is called
+
 
 class StableDiffusion:
-    """The three networks of Stable Diffusion, a tokenizer, and how to ask them.
+    """The networks of a Stable Diffusion, a tokenizer, and how they make pictures.
 
     Args:
-        config: the sizes of the networks.
+        config: the sizes of the networks, and how the U-Net was trained.
         text, unet, vae: the networks.
         tokenizer: CLIP's by default. Another one is called as `tokenizer(prompts, long_prompt=...)`
-            and gives ids `[b, n]`, n a multiple of 77. It needs `words` as `Tokenizer` has it for
-            maps only, and `files` for saving a folder only.
+            and gives ids `[b, n]`, n a multiple of the text encoder's length (77). It needs `words`
+            as `Tokenizer` has it for maps only, and `files` for saving a folder only.
         device: where they run; by default CUDA, else MPS, else the CPU.
         offload: keep on the device only the network that is at work, the others on the CPU.
         name: what pictures say they were made by.
-        swapped: for parts from elsewhere, "vae" or "text", the names of those.
+        replaced_parts: for parts from elsewhere, "vae" or "text", the names of those.
+        others: further networks, by their names in `config.others`.
 
     Attributes:
-        at_once: how many samples the U-Net sees in one call; None for all, which is twice the
+        runner: runs the networks, one at a time, where they are.
+        diffusion: the U-Net, its schedule and what it predicts.
+        max_batch: how many samples the U-Net sees in one call; None for all, which is twice the
             number of images, since guidance asks with and without the prompt.
     """
 
@@ -61,13 +78,17 @@ class StableDiffusion:
         device: str | torch.device | None = None,
         offload: bool = False,
         name: str = "",
-        swapped: Mapping[str, str] | None = None,
+        replaced_parts: Mapping[str, str] | None = None,
+        **others: nn.Module,
     ):
-        self.config, self.tokenizer, self.name = config, tokenizer or Tokenizer.clip(), name
-        self.swapped = dict(swapped or {})
-        self.parts = Parts(text, unet, vae, device, offload)
-        self.schedule = schedule(config.schedule, **config.schedule_options)
-        self.at_once: int | None = None
+        self.config, self.name = config, name
+        self.tokenizer = tokenizer or clip_tokenizer(config.text.length)
+        self.replaced_parts = dict(replaced_parts or {})
+        networks = {"text": text, "unet": unet, "vae": vae, **others}
+        self.runner = NetworkRunner(networks, device, offload)
+        levels = schedule(config.schedule, **config.schedule_options)
+        self.diffusion = Diffusion(unet, levels, parameterization(config.predicts))
+        self.max_batch: int | None = None
 
     @classmethod
     def load(
@@ -83,7 +104,7 @@ class StableDiffusion:
         """Open a checkpoint: a file, a diffusers folder, or the id of one on a hub.
 
         Args:
-            source: see `sdlib.weights.load`.
+            source: see `sdlib.weights.load`; "mini" is the small model that ships.
             device, offload: as for the class.
             dtype: the precision, float32, float16 or bfloat16, of torch or as a string; by default
                 float16 on CUDA and float32 elsewhere.
@@ -93,13 +114,14 @@ class StableDiffusion:
         Raises:
             ValueError, OSError: as there, and for a device or a precision that cannot be used.
         """
+        source = shipped_mini() if source == MINI else source
         device = usable(device)
         dtype = dtype or ("float16" if device.type == "cuda" else "float32")
         dtype = pick("dtype", DTYPES, short(dtype))
         opened = load(source, dtype, progress=progress, **more)
         length = opened.config.text.length
         tokenizer = read_files(opened.tokenizer, length=length) if opened.tokenizer else None
-        swapped = {part: basename(more[part]) for part in ("vae", "text") if more.get(part)}
+        replaced = {part: basename(more[part]) for part in ("vae", "text") if more.get(part)}
         return cls(
             opened.config,
             **opened.networks,
@@ -107,7 +129,7 @@ class StableDiffusion:
             device=device,
             offload=offload,
             name=basename(source),
-            swapped=swapped,
+            replaced_parts=replaced,
         )
 
     def save(self, path: "str | PathLike", dtype: torch.dtype | None = None) -> None:
@@ -118,7 +140,7 @@ class StableDiffusion:
                 a diffusers folder.
             dtype: of the weights in it; by default as they are.
         """
-        opened = Checkpoint(self.config, self.parts.networks)
+        opened = Checkpoint(self.config, self.runner.networks)
         files = self.tokenizer.files() if hasattr(self.tokenizer, "files") else None
         save(path, opened, files, dtype)
 
@@ -128,7 +150,7 @@ class StableDiffusion:
         That pays from about ten steps on. On other devices nothing changes. See
         `sdlib.models.packing.pack`.
         """
-        if self.parts.device.type == "cpu":
+        if self.runner.device.type == "cpu":
             for network in (self.unet, self.vae):
                 pack(network)
         return self
@@ -138,7 +160,7 @@ class StableDiffusion:
         attention_slices: int = 1,
         vae_slices: bool = True,
         vae_tile: int | None = 64,
-        at_once: int | None = 1,
+        max_batch: int | None = 1,
     ) -> "StableDiffusion":
         """Take less memory and more time.
 
@@ -146,45 +168,45 @@ class StableDiffusion:
             attention_slices: into how many parts attention cuts its queries.
             vae_slices: whether pictures of a batch are encoded and decoded one after the other.
             vae_tile: latents a side of the tiles in which larger pictures are; None for no tiles.
-            at_once: how many samples the U-Net sees in one call; 1 splits guidance in two.
+            max_batch: how many samples the U-Net sees in one call; 1 splits guidance in two.
         """
         whole("attention_slices", attention_slices)
-        for name, value in {"vae_tile": vae_tile, "at_once": at_once}.items():
+        for name, value in {"vae_tile": vae_tile, "max_batch": max_batch}.items():
             if value is not None:
                 whole(name, value)
-        for network in self.parts.networks.values():
+        for network in self.runner.networks.values():
             for layer in network.modules():
                 if isinstance(layer, Attention):
                     layer.slices = attention_slices
-        self.vae.slicing, self.vae.tile, self.at_once = vae_slices, vae_tile, at_once
+        self.vae.slicing, self.vae.tile, self.max_batch = vae_slices, vae_tile, max_batch
         return self
 
     @property
-    def made_by(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         """What pictures say they were made by: names of files, and the precision of the U-Net."""
         dtype = next(self.unet.parameters()).dtype
-        return {"model": self.name, **self.swapped, "dtype": short(dtype)}
+        return {"model": self.name, **self.replaced_parts, "dtype": short(dtype)}
 
     @property
     def text(self) -> nn.Module:
         """The text encoder."""
-        return self.parts.networks["text"]
+        return self.runner.networks["text"]
 
     @property
     def unet(self) -> nn.Module:
         """The U-Net; `sd.unet.compile()` makes it faster on a GPU, after a slow first call."""
-        return self.parts.networks["unet"]
+        return self.runner.networks["unet"]
 
     @property
     def vae(self) -> nn.Module:
         """The autoencoder."""
-        return self.parts.networks["vae"]
+        return self.runner.networks["vae"]
 
     # --- asking for pictures ----------------------------------------------------------------------
 
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         negative_prompt: str | Sequence[str] = "",
         image: "Picture | None" = None,
         mask: "Picture | None" = None,
@@ -209,24 +231,20 @@ class StableDiffusion:
 
     def sample(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         negative_prompt: str | Sequence[str] = "",
         image: "Picture | None" = None,
         mask: "Picture | None" = None,
         *,
-        strength: float = 0.8,
-        guidance_scale: float = 7.5,
-        steps: int = 50,
-        sampler: str | Callable = "plms",
-        spacing: str | Callable | None = None,
         seed: int | Sequence[int] | None = None,
-        width: int | None = None,
-        height: int | None = None,
         count: int = 1,
-        long_prompt: str = "cut",
         maps: bool = False,
+        latents: Tensor | None = None,
+        embeddings: tuple[Condition, Condition] | None = None,
+        corrections: Correction | Sequence[Correction] = (),
+        **settings: Any,
     ) -> Iterator[Frame]:
-        """Walk from noise to a picture, one `Frame` at each node.
+        """Walk from noise to a picture, one `Frame` at each node. No gradients are recorded.
 
         Args:
             prompt: what to show; several make a batch. It may be empty.
@@ -234,57 +252,148 @@ class StableDiffusion:
             image: a picture to start from (Meng et al. 2022), or to repaint in part.
             mask: white where to repaint the image; it is stretched to the image's size. Elsewhere
                 latents are kept, which is not to say pixels: those are encoded and decoded.
-            strength: how far back into noise the image goes: 0 keeps it, 1 forgets it. Only this
-                share of the steps is walked.
-            guidance_scale: how strongly the prompt counts; 1 is without guidance.
-            steps: of the whole way from noise.
-            sampler: a name in `SAMPLERS`, or such a function.
-            spacing: a name in `SPACINGS`, or such a function, for a walk to clean latents; by
-                default the nodes that diffusers takes for this sampler.
             seed: of the noise of the first image of each prompt, counted up for the next ones; or
                 one for each. It depends neither on the batch nor on the device. None draws one.
-            width, height: in pixels, multiples of 8; by default 512, or the image's own (an image
-                of more than a megapixel is made as large as 512 x 512, or a little smaller).
             count: images for each prompt.
-            long_prompt: "cut" a prompt that is too long, with a warning, or "chunk" it.
             maps: whether frames say where the U-Net looked for each word.
+            latents: the noise of the first node, `[b, c, h, w]`, in place of what the seeds draw.
+            embeddings: a pair of conditions in place of prompts, as `conditions` gives it.
+            corrections: of guidance, one or several in turn (see `sdlib.diffusion.guidance`).
+            settings: the fields of `Settings`, by name: steps, sampler, guidance_scale and others.
+                Sampler and size are by default the model's own, or the size is the image's (one
+                of more than four times the area that the model knows is made about as large as
+                the model knows).
 
         Raises:
             ValueError: for what cannot be, before anything is computed.
             OSError: for a picture that is not there.
         """
         request = make_request(
-            self.schedule,
-            self.made_by,
+            self.config,
+            self.diffusion.schedule,
+            Settings(**settings),
             prompt,
             negative_prompt,
             image,
             mask,
-            strength=strength,
-            guidance_scale=guidance_scale,
-            steps=steps,
-            sampler=sampler,
-            spacing=spacing,
             seed=seed,
-            width=width,
-            height=height,
             count=count,
-            long_prompt=long_prompt,
+            latents=latents,
+            embeddings=embeddings,
+            corrections=corrections,
         )
+        if embeddings is not None:
+            if maps:
+                raise ValueError("maps are of the words of a prompt; embeddings have none.")
+            return self._walk(request, None, maps)
         texts = request.each("prompt") + request.each("negative_prompt")
-        ids = self.tokenizer(texts, long_prompt=long_prompt)
+        ids = self.tokenizer(texts, long_prompt=request.settings.long_prompt)
         return self._walk(request, ids, maps)
+
+    # --- for walks of one's own -------------------------------------------------------------------
+
+    def denoiser(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] = "",
+        guidance_scale: float = 7.5,
+        *,
+        interval: Interval | None = None,
+        corrections: Correction | Sequence[Correction] = (),
+        long_prompt: str = "cut",
+        embeddings: tuple[Condition, Condition] | None = None,
+    ) -> Denoiser:
+        """The U-Net with guidance toward a prompt, as samplers and likelihoods ask for it.
+
+            grid = make_grid(sd.diffusion.schedule, 20)
+            x = sample(ddim(sd.denoiser("a cat"), grid, torch.randn(1, 4, 64, 64)))
+            sd.decode(x)[0]
+
+        Gradients go through it to `x`, to the conditions and to the U-Net's parameters (not once
+        it is packed). The prompts are read once, here, and are constants; for gradients to the text
+        encoder give `embeddings=sd.conditions(prompt)`.
+
+        Args:
+            prompt: one for all samples, or one for each. Without prompt and embeddings, there is no
+                guidance, and the condition is what the sampler is told (`cond=`): for guidance of
+                one's own, as in `classifier_free(sd.denoiser(), 5.0, uncond)`.
+            others: as for `sample` and `Settings`.
+
+        Raises:
+            ValueError: for no prompts, or settings that `classifier_free` refuses.
+        """
+        unet = UNetDenoiser(self.runner, self.diffusion.predicts, self.max_batch)
+        if prompt is None and embeddings is None:
+            return unet
+        if embeddings is None:
+            with torch.no_grad():
+                embeddings = self.conditions(prompt, negative_prompt, long_prompt)
+        wanted, uncond = embeddings
+        guided = classifier_free(
+            unet, guidance_scale, uncond, interval=interval, correct=corrections
+        )
+
+        def denoiser(x, t, alpha, sigma, cond=None):
+            return guided(x, t, alpha, sigma, wanted if cond is None else cond)
+
+        return denoiser
+
+    def conditions(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] = "",
+        long_prompt: str = "cut",
+    ) -> tuple[Tensor, Tensor]:
+        """What the U-Net is told with the prompts, and without: `[b, n, width]` each.
+
+        To be handed to `denoiser` and `generate` as `embeddings`, changed or not.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        same = isinstance(negative_prompt, str)
+        negatives = [negative_prompt] * len(prompts) if same else list(negative_prompt)
+        ids = self.tokenizer(prompts + negatives, long_prompt=long_prompt)
+        wanted, uncond = self.embed(ids).split([len(prompts), len(negatives)])
+        return wanted, uncond
+
+    def inpainting_condition(
+        self,
+        size: tuple[int, int],
+        noise: Callable[[Tensor], Tensor] = torch.randn_like,
+        picture: Tensor | None = None,
+        mask: Tensor | None = None,
+        batch: int = 1,
+    ) -> Tensor:
+        """What a U-Net for inpainting sees beside a state, its condition's "concat".
+
+        Args:
+            size: (H, W) in pixels.
+            noise: draws the latents.
+            picture, mask: `[1, 3, H, W]` from -1 to 1, and `[1, 1, H, W]`, 1 where to paint.
+                Without a mask, all is to be painted.
+            batch: how many images there are.
+
+        Returns:
+            `[batch, 1 + c, h, w]`: the mask, and the latents of the picture without what is under
+            it.
+        """
+        if mask is None:
+            mask = torch.ones(1, 1, *size)
+            picture = mask.expand(-1, 3, -1, -1)
+        latents = self.encode(picture * (1 - mask), noise, batch)
+        small = F.interpolate(mask, latents.shape[2:]).to(latents).expand(batch, -1, -1, -1)
+        return torch.cat([small, latents], dim=1)
 
     # --- what happens then ------------------------------------------------------------------------
 
-    def _walk(self, request: Request, ids: Tensor, watch: bool) -> Iterator[Frame]:
+    @torch.no_grad()
+    def _walk(self, request: Request, ids: Tensor | None, watch: bool) -> Iterator[Frame]:
         """The frames of a request; `ids [2b, n]` are of its prompts, then of the negative ones."""
-        noise, grid = seeded(request.each("seed")), request.grid
+        settings, grid, noise = request.settings, request.grid, seeded(request.each("seed"))
         batch, config = len(request.jobs), self.config
-        h, w = (request[side] // config.vae.factor for side in ("height", "width"))
+        h, w = (side // config.vae.factor for side in (settings.height, settings.width))
         mask = None if request.mask is None else F.interpolate(request.mask, (h, w))
         sees_mask = config.unet.in_channels > config.vae.latent
-        forgets = mask is not None and request["strength"] == 1  # nothing stays under the mask
+        forgets = mask is not None and settings.strength == 1  # nothing stays under the mask
 
         # Noise is drawn in the order in which diffusers draws it.
         latents = None
@@ -293,23 +402,35 @@ class StableDiffusion:
         if grid is None:
             yield self._frame(request, Step(0, 0.0, latents, latents), 0, [])
             return
-        eps = noise(state(torch.zeros(batch, config.vae.latent, h, w, device=self.parts.device)))
+        eps = noise(state(torch.zeros(batch, config.vae.latent, h, w, device=self.runner.device)))
+        if request.latents is not None:
+            eps = request.latents.to(eps)
         x = eps if latents is None else grid.alpha[0] * latents + grid.sigma[0] * eps
         keeps = mask is not None and not sees_mask
         if keeps and forgets:
             x = blend(eps, x, mask)
 
-        cond, uncond = self.embed(ids).chunk(2)
+        cond, uncond = request.conditions if ids is None else self.embed(ids).chunk(2)
         if sees_mask:
-            beside = self._beside(request, (h, w), noise)
-            cond, uncond = ({"context": tokens, "concat": beside} for tokens in (cond, uncond))
-        unet = UNetDenoiser(self.parts, config.predicts, self.at_once, watch)
-        denoiser = classifier_free(unet, request["guidance_scale"], uncond)
+            size = (settings.height, settings.width)
+            concat = self.inpainting_condition(size, noise, request.picture, request.mask, batch)
+            cond, uncond = (
+                {"concat": concat, **(told if isinstance(told, Mapping) else {"context": told})}
+                for told in (cond, uncond)
+            )
+        unet = UNetDenoiser(self.runner, self.diffusion.predicts, self.max_batch, watch)
+        denoiser = classifier_free(
+            unet,
+            settings.guidance_scale,
+            uncond,
+            interval=settings.interval,
+            correct=request.corrections,
+        )
         if keeps:
             denoiser = inpainting(denoiser, latents, mask)
 
-        last, maps = len(grid), []
-        for step in request.sampler(denoiser, grid, x, noise=noise, cond=cond):
+        last, maps, options = len(grid), [], settings.sampler_options
+        for step in settings.walk(denoiser, grid, x, noise=noise, cond=cond, **options):
             if watch and step.i < last:
                 maps = by_word(self.tokenizer, request.jobs, unet.maps)
             if keeps and step.i == last:
@@ -317,38 +438,51 @@ class StableDiffusion:
             yield self._frame(request, step, last, maps)
 
     def _frame(self, request: Request, step: Step, last: int, maps: list) -> Frame:
-        return Frame(step.i, step.t, step.x, step.x0, last, request.jobs, maps, self.decode)
-
-    def _beside(self, request: Request, size: tuple[int, int], noise: Callable) -> Tensor:
-        """What a U-Net for inpainting sees beside a state `[b, 5, h, w]`: the mask, and the latents
-        of the picture without what is under it. Without a mask, all is to be painted.
-        """
-        mask, picture = request.mask, request.picture
-        if mask is None:
-            mask = torch.ones(1, 1, request["height"], request["width"])
-            picture = mask.expand(-1, 3, -1, -1)
-        latents = self.encode(picture * (1 - mask), noise, len(request.jobs))
-        small = F.interpolate(mask, size).to(latents).expand(len(latents), -1, -1, -1)
-        return torch.cat([small, latents], dim=1)
+        by = {**self.provenance, "sdlib": __version__}  # of now: the U-Net may have overflowed
+        told, scale = [job | by for job in request.jobs], self.config.vae.scale
+        return Frame(step.i, step.t, step.x, step.x0, last, told, maps, self.decode, scale)
 
     # --- the networks -----------------------------------------------------------------------------
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids `[b, n]`, n a multiple of 77, to the vectors of their tokens `[b, n, 768]`."""
         windows = ids.reshape(-1, self.config.text.length)
+        self.text.check_ids(windows)
         windows, places = windows.unique(dim=0, return_inverse=True)  # each is read once
-        tokens = self.parts.ask("text", lambda text, ids: text(ids).tokens, windows)
+        tokens = self.runner.run("text", lambda text, ids: text(ids).tokens, windows)
         return tokens[places].reshape(*ids.shape, -1)
 
     def encode(self, pixels: Tensor, noise: Callable, batch: int = 1) -> Tensor:
-        """A picture `[1, 3, H, W]` in [-1, 1] to latents `[batch, 4, h, w]`, drawn with `noise`."""
-        moments = state(self.parts.ask("vae", lambda vae, x: vae.encode(x).moments, pixels))
+        """A picture `[1, 3, H, W]` in [-1, 1] to latents `[batch, c, h, w]`, drawn with `noise`."""
+        moments = state(self.runner.run("vae", lambda vae, x: vae.encode(x).moments, pixels))
         moments = moments.expand(batch, *moments.shape[1:])
         return DiagonalGaussian(moments, self.config.vae.scale).sample(noise)
 
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> "list[Image]":
-        """Latents `[b, 4, h, w]` to pictures."""
-        return images.to_images(self.parts.ask("vae", lambda vae, z: vae.decode(z), latents))
+        """Latents `[b, c, h, w]` to pictures, through which no gradient could go."""
+        return images.to_images(self.runner.run("vae", lambda vae, z: vae.decode(z), latents))
+
+
+def clip_tokenizer(length: int) -> Tokenizer:
+    """CLIP's, for a text encoder of this length."""
+    clip = Tokenizer.clip()
+    return clip if length == clip.length else Tokenizer(clip.merges, length=length)
+
+
+def shipped_mini() -> "PathLike":
+    """The small model that ships.
+
+    Raises:
+        FileNotFoundError: where it does not.
+    """
+    try:
+        return data_path(MINI)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "the mini model does not come with this copy of sdlib: give another one, a file, a "
+            "diffusers folder, or a hub's owner/name."
+        ) from None
 
 
 def basename(path: "str | PathLike") -> str:

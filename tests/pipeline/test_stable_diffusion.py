@@ -54,8 +54,8 @@ KINDS = {"text": {}, "image": {"image": PHOTO}, "inpaint": {"image": PHOTO, "mas
 
 @pytest.mark.parametrize("sampler", ["plms", "ddpm"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("at_once", [None, 3])
-def test_an_image_does_not_depend_on_its_batch(sd, kind, sampler, at_once, monkeypatch):
+@pytest.mark.parametrize("max_batch", [None, 3])
+def test_an_image_does_not_depend_on_its_batch(sd, kind, sampler, max_batch, monkeypatch):
     """Nor on how many samples the U-Net sees in a call."""
     settings = {"sampler": sampler, "steps": 2, **KINDS[kind]}
     alone = {
@@ -63,7 +63,7 @@ def test_an_image_does_not_depend_on_its_batch(sd, kind, sampler, at_once, monke
         for prompt in ("a red cube", "")
         for seed in (5, 9)
     }
-    monkeypatch.setattr(sd, "at_once", at_once)
+    monkeypatch.setattr(sd, "max_batch", max_batch)
     batch = last(sd, ["a red cube", ""], seed=[5, 9], count=2, **settings)
     for x, right in zip(batch, alone.values(), strict=True):
         assert off(x, right[0]) < NEAR
@@ -100,7 +100,7 @@ def test_guidance_goes_from_the_negative_prompt(sd):
 
 
 def test_guidance_in_two_calls(sd, calls, monkeypatch):
-    monkeypatch.setattr(sd, "at_once", 1)
+    monkeypatch.setattr(sd, "max_batch", 1)
     last(sd)
     assert calls == [1] * 8
 
@@ -223,14 +223,14 @@ def test_maps_sum_to_1(sd):
     assert len(frame.maps[0]) == 75 and total.max() < 1 and total.min() > 0.8
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_maps_do_not_depend_on_the_batch(sd, at_once, monkeypatch):
+@pytest.mark.parametrize("max_batch", [1, 3])
+def test_maps_do_not_depend_on_the_batch(sd, max_batch, monkeypatch):
     def look(prompts, **settings):
         *_, frame = sd.sample(prompts, maps=True, steps=2, seed=1, **SIZE, **settings)
         return [found for of_one in frame.maps for _, found in of_one]
 
     alone = look("a red cube") + look("fog")
-    monkeypatch.setattr(sd, "at_once", at_once)
+    monkeypatch.setattr(sd, "max_batch", max_batch)
     for a, b in zip(look(["a red cube", "fog"]), alone, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -307,7 +307,7 @@ def test_watching_changes_nothing(sd):
 )
 def test_before_any_network_is_asked(settings, says, sd, monkeypatch):
     """And by `sample` itself, not by its first frame."""
-    monkeypatch.setattr(sd.parts, "ask", lambda *_: pytest.fail("a network was asked"))
+    monkeypatch.setattr(sd.runner, "run", lambda *_: pytest.fail("a network was asked"))
     with pytest.raises(ValueError, match=says):
         sd.sample(**{"prompt": "a", **settings})
     with pytest.raises(ValueError, match=says):
@@ -370,9 +370,9 @@ def test_a_sampler_of_ones_own(sd):
 # --- less memory ----------------------------------------------------------------------------------
 
 SAVES = {
-    "attention": {"attention_slices": 3, "vae_slices": False, "vae_tile": None, "at_once": None},
-    "one by one": {"attention_slices": 1, "vae_slices": True, "vae_tile": None, "at_once": None},
-    "split": {"attention_slices": 1, "vae_slices": False, "vae_tile": None, "at_once": 1},
+    "attention": {"attention_slices": 3, "vae_slices": False, "vae_tile": None, "max_batch": None},
+    "one by one": {"attention_slices": 1, "vae_slices": True, "vae_tile": None, "max_batch": None},
+    "split": {"attention_slices": 1, "vae_slices": False, "vae_tile": None, "max_batch": 1},
     "defaults": {},
 }
 
@@ -394,17 +394,17 @@ def test_tiles_give_nearly_the_same_picture(sd):
     (these weights are drawn; what a trained autoencoder decodes differs less).
     """
     size = {"width": 160, "height": 96, "count": 1}
-    tiled = tiny().save_memory(vae_tile=12, at_once=None)
+    tiled = tiny().save_memory(vae_tile=12, max_batch=None)
     off = np.abs(pixels(tiled, **size) - pixels(sd, **size))
     assert 0 < off.mean() < 0.25 * pixels(sd, **size).std()
 
 
-@pytest.mark.parametrize("name", ["attention_slices", "vae_tile", "at_once"])
+@pytest.mark.parametrize("name", ["attention_slices", "vae_tile", "max_batch"])
 def test_no_half_measures(name):
     sd = tiny()
     with pytest.raises(ValueError, match=f"{name} must be a whole number, at least 1; got 0"):
         sd.save_memory(**{name: 0})
-    assert sd.at_once is None and sd.vae.tile is None  # nothing half done
+    assert sd.max_batch is None and sd.vae.tile is None  # nothing half done
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -422,14 +422,14 @@ def test_saved_and_loaded(sd, name, tmp_path):
 def test_loaded_in_half_precision(sd, tmp_path):
     sd.save(tmp_path / "half", torch.float16)
     again = StableDiffusion.load(tmp_path / "half", device="cpu", dtype="bfloat16")
-    assert again.made_by == {"model": "half", "dtype": "bfloat16"}
-    assert {p.dtype for n in again.parts.networks.values() for p in n.parameters()} == {
+    assert again.provenance == {"model": "half", "dtype": "bfloat16"}
+    assert {p.dtype for n in again.runner.networks.values() for p in n.parameters()} == {
         torch.bfloat16
     }
     assert off(last(again, guidance_scale=2.0), last(sd, guidance_scale=2.0)) < 0.15
 
 
-def test_swapped_parts_are_told(sd, tmp_path):
+def test_replaced_parts_are_told(sd, tmp_path):
     sd.save(tmp_path / "one")
     paths = {"vae": tmp_path / "one" / "vae", "text": tmp_path / "one/"}
     again = StableDiffusion.load(tmp_path / "one", device="cpu", **paths)
@@ -471,13 +471,13 @@ def test_a_tokenizer_of_transformers(sd, tmp_path):
 
     for name, text in sd.tokenizer.files().items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    other = Bare(CLIPTokenizer.from_pretrained(tmp_path))
-    networks = sd.parts.networks
-    beside = StableDiffusion(sd.config, **networks, tokenizer=other, device="cpu")
-    assert torch.equal(last(beside, "a red cube"), last(sd, "a red cube"))
-    assert beside.save(tmp_path / "model.safetensors") is None
+    bare = Bare(CLIPTokenizer.from_pretrained(tmp_path))
+    networks = sd.runner.networks
+    other = StableDiffusion(sd.config, **networks, tokenizer=bare, device="cpu")
+    assert torch.equal(last(other, "a red cube"), last(sd, "a red cube"))
+    assert other.save(tmp_path / "model.safetensors") is None
     with pytest.raises(ValueError, match="tokenizer"):
-        beside.save(tmp_path / "folder")
+        other.save(tmp_path / "folder")
 
 
 @pytest.mark.full
