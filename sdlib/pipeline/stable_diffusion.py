@@ -456,7 +456,7 @@ class StableDiffusion:
         """A picture `[1, 3, H, W]` in [-1, 1] to latents `[batch, c, h, w]`, drawn with `noise`."""
         moments = state(self.runner.run("vae", lambda vae, x: vae.encode(x).moments, pixels))
         moments = moments.expand(batch, *moments.shape[1:])
-        return DiagonalGaussian(moments, self.config.vae.scale).sample(noise)
+        return DiagonalGaussian(moments, self.vae.config.scale).sample(noise)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> "list[Image]":

@@ -267,6 +267,24 @@ def test_other_parts_and_another_precision_are_noted(capsys, monkeypatch):
     ]
 
 
+def test_options_of_a_sampler_are_repeated_with_it():
+    asked = ["--sampler", "ddim", "--sampler-options", "eta=0.5"]
+    assert generate("a cat", *asked, "--out", "a.png") == 0
+    assert generate("--like", "a.png") == 0
+    assert (Stand.asked["sampler"], Stand.asked["sampler_options"]) == ("ddim", {"eta": 0.5})
+    assert generate("--like", "a.png", "--sampler", "plms") == 0  # which has no eta
+    assert Stand.asked["sampler"] == "plms" and "sampler_options" not in Stand.asked
+
+
+@pytest.mark.parametrize("name", ["latents", "corrections"])
+def test_what_was_handed_over_is_not_repeated(capsys, name):
+    picture = Image.new("RGB", (8, 8))
+    picture.info["sdlib"] = json.dumps({"prompt": "a", name: {"own": "rescaled"}})
+    save(picture, "a.png")
+    says = "of its maker's own, 'rescaled', which cannot be repeated from here.\n"
+    assert says in refused(capsys, "--like", "a.png")
+
+
 @pytest.mark.parametrize("name", ["sampler", "spacing"])
 def test_a_function_of_ones_own_is_not_repeated(capsys, name):
     picture = Image.new("RGB", (8, 8))

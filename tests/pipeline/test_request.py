@@ -7,7 +7,7 @@ from PIL import Image
 
 from sdlib import images
 from sdlib.diffusion import SAMPLERS, SPACINGS, make_grid, schedule
-from sdlib.models import StableDiffusionConfig
+from sdlib.models import StableDiffusionConfig, VAEConfig
 from sdlib.pipeline import Settings
 from sdlib.pipeline.request import make_request, nodes
 
@@ -197,6 +197,28 @@ def test_one_leading_step_warns():
         ask(steps=1)
 
 
+# --- another model ---
+
+OTHER = StableDiffusionConfig(
+    vae=VAEConfig(widths=(32, 32, 64), latent=8), sampler="ddim", sample_size=24
+)
+
+
+def test_what_is_left_open_is_the_models():
+    told = ask(config=OTHER)
+    assert (told.settings.width, told.settings.height, told.settings.sampler) == (96, 96, "ddim")
+    assert ask(config=OTHER, sampler="plms").settings.sampler == "plms"
+    assert ask(config=OTHER, width=68).settings.width == 68  # of latents 4 pixels wide
+    with pytest.raises(ValueError, match="width must be a multiple of 4; got 66, and 64 would do"):
+        ask(config=OTHER, width=66)
+    photo = Image.new("RGB", (90, 71))
+    assert ask(config=OTHER, image=photo).picture.shape == (1, 3, 68, 88)
+    with pytest.warns(UserWarning, match="than the 96 x 96 that the model knows: it is made 96 x "):
+        ask(config=OTHER, image=Image.new("RGB", (200, 200)))
+    with pytest.raises(ValueError, match=r"shape \(1, 8, 24, 24\)"):
+        ask(config=OTHER, latents=torch.zeros(1))
+
+
 # --- what cannot be ---
 
 WRONG = {
@@ -218,6 +240,16 @@ WRONG = {
     "steps of float": ({"steps": 20.0}, "steps must be a whole number"),
     "too many steps": ({"steps": 1001}, "steps must be a whole number from 1 to 1000"),
     "count": ({"count": 0}, "count must be a whole number, at least 1"),
+    "option out of range": (
+        {"sampler": "ddim", "sampler_options": {"eta": 2}},
+        "eta must lie between 0 .* got 2",
+    ),
+    "option of text": (
+        {"sampler": "ddim", "sampler_options": {"eta": "much"}},
+        "ddim cannot take the options {'eta': 'much'}",
+    ),
+    "interval beyond the grid": ({"interval": (900, 1000)}, "lies outside the noise levels"),
+    "interval that falls": ({"interval": (2, 1)}, "interval must be .low, high."),
     "negative seed": ({"seed": -1}, "seed must be a whole number, at least 0; got -1"),
     "one seed negative": ({"seed": [3, -2], "count": 2}, "seed must .* at least 0; got -2"),
     "seed of float": ({"seed": 0.5}, "seed must be a whole number"),

@@ -201,6 +201,7 @@ def test_a_picture_in_spite_of_an_overflow():
     assert frames[-1].x.isfinite().all() and len(frames) == 4
     for frame in frames:
         assert all(image.isfinite().all() for _, image in frame.maps[0])
+    assert frames[-1].parameters[0]["dtype"] == "float32"  # which it is by now
     *_, right = tiny().sample("a cat", steps=3, seed=1, **SIZE)
     assert off(frames[-1].x, right.x) < 0.01
 

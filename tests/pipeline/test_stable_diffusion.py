@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from functools import partial
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -9,11 +11,21 @@ import torch
 from PIL import Image
 
 from sdlib import images
-from sdlib.diffusion import SAMPLERS, Grid
-from sdlib.models import Attention, CrossAttentionMaps
+from sdlib.diffusion import SAMPLERS, Grid, schedule
+from sdlib.models import (
+    Attention,
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextEncoder,
+    CrossAttentionMaps,
+    StableDiffusionConfig,
+    UNet,
+    UNetConfig,
+    VAEConfig,
+)
 from sdlib.models.layers import TransformerBlock
 from sdlib.pipeline import StableDiffusion
-from tests.pipeline.common import SIZE, off, tiny
+from tests.pipeline.common import SIZE, fill, off, tiny
 
 NEAR = 1e-4  # of the size of latents: float32 sums in another order, and guidance of 7.5
 PHOTO = Image.effect_noise((64, 48), 80).convert("RGB")
@@ -357,6 +369,18 @@ def test_parameters_repeat_a_picture(sd, kind):
     )
 
 
+def test_a_partial_can_be_repeated(sd):
+    (picture,) = sd.generate(
+        "a", sampler=partial(SAMPLERS["ddim"], eta=0.5), seed=1, steps=3, progress=False, **SIZE
+    )
+    told = json.loads(picture.info["sdlib"])
+    assert (told["sampler"], told["sampler_options"]) == ("ddim", {"eta": 0.5})
+    again = {key: told[key] for key in told if key not in ("model", "dtype", "sdlib")}
+    assert np.array_equal(sd.generate(**again, progress=False)[0], picture)
+    plain = sd.generate(**again | {"sampler_options": {}}, progress=False)[0]
+    assert not np.array_equal(plain, picture)
+
+
 def test_a_sampler_of_ones_own(sd):
     """Ten lines, and it is told as one."""
 
@@ -365,6 +389,39 @@ def test_a_sampler_of_ones_own(sd):
 
     (picture,) = sd.generate("a", sampler=straight, steps=3, progress=False, **SIZE)
     assert json.loads(picture.info["sdlib"])["sampler"] == {"own": "straight"}
+
+
+# --- another model than v1.5 ---
+
+
+def test_nothing_is_v1s_alone(tmp_path):
+    """Another schedule, prediction, sampler, size, autoencoder and length of text."""
+    config = StableDiffusionConfig(
+        UNetConfig.tiny(in_channels=8, out_channels=8),
+        VAEConfig(widths=(32, 32, 64), blocks=1, latent=8, scale=0.5),
+        CLIPTextConfig.tiny(length=20),
+        predicts="v",
+        schedule="linear",
+        schedule_options={"beta_end": 0.01, "zero_terminal_snr": True},
+        sampler="ddim",
+        sample_size=8,
+    )
+    networks = CLIPTextEncoder(config.text), UNet(config.unet), AutoencoderKL(config.vae)
+    sd = StableDiffusion(config, *map(fill, networks), device="cpu")
+    levels = schedule("linear", beta_end=0.01, zero_terminal_snr=True)
+    assert torch.equal(sd.diffusion.schedule.alpha_bar, levels.alpha_bar)
+    assert sd.diffusion.predicts.name == "v" and sd.tokenizer("a").shape == (1, 20)
+    *_, frame = sd.sample("a cat", steps=2, seed=1, maps=True, spacing="trailing")
+    assert frame.x.shape == (1, 8, 8, 8) and frame.decode()[0].size == (32, 32)
+    assert frame.preview()[0].size == (8, 8) and frame.maps[0][0][1].shape == (8, 8)
+    assert frame.parameters[0]["sampler"] == "ddim" and frame.parameters[0]["width"] == 32
+    (picture,) = sd.generate("a", image=PHOTO, mask=MASK, steps=2, progress=False)
+    assert picture.size == PHOTO.size
+    sd.save(tmp_path / "other.safetensors")
+    again = StableDiffusion.load(tmp_path / "other.safetensors", device="cpu")
+    assert again.config == config
+    *_, same = again.sample("a cat", steps=2, seed=1, spacing="trailing")
+    assert off(same.x, frame.x) < NEAR  # where it looks is not asked here
 
 
 # --- less memory ----------------------------------------------------------------------------------
@@ -417,6 +474,35 @@ def test_saved_and_loaded(sd, name, tmp_path):
     again = StableDiffusion.load(tmp_path / name, device="cpu", **options)
     assert again.name == name and again.config == sd.config
     assert torch.equal(last(again), last(sd))
+
+
+def test_loaded_from_two_threads(sd, tmp_path):
+    sd.save(tmp_path / "model")
+    found, errors = [], []
+
+    def open_it():
+        try:
+            found.append(StableDiffusion.load(tmp_path / "model", device="cpu"))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [Thread(target=open_it) for _ in range(2)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    assert not errors and all(torch.equal(last(one), last(sd)) for one in found)
+
+
+def test_the_small_model_is_opened_by_its_name(sd, tmp_path, monkeypatch):
+    sd.save(tmp_path / "mini")
+    monkeypatch.setattr("sdlib.pipeline.stable_diffusion.data_path", lambda name: tmp_path / name)
+    mini = StableDiffusion.load("mini", device="cpu")
+    assert mini.provenance["model"] == "mini" and torch.equal(last(mini), last(sd))
+
+    def missing(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr("sdlib.pipeline.stable_diffusion.data_path", missing)
+    with pytest.raises(FileNotFoundError, match="the mini model does not come with this copy"):
+        StableDiffusion.load("mini")
 
 
 def test_loaded_in_half_precision(sd, tmp_path):
