@@ -143,9 +143,9 @@ def check(args, settings: dict) -> None:
     """Refuse what can be refused before the model is loaded, which takes long."""
     from sdlib.diffusion import SAMPLERS
     from sdlib.images import WRITES, check_suffix, open_image, open_mask
+    from sdlib.pipeline.latent_diffusion import MINI, shipped_mini
     from sdlib.pipeline.request import check_mask, make_jobs
     from sdlib.pipeline.runner import usable
-    from sdlib.pipeline.stable_diffusion import MINI, shipped_mini
 
     if not args.model.strip():
         raise ValueError("--model is empty; give a file, a folder, or a hub's owner/name.")

@@ -400,11 +400,11 @@ def test_a_model_is_needed(capsys, monkeypatch):
     def missing(name):
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr("sdlib.pipeline.stable_diffusion.data_path", missing)
+    monkeypatch.setattr("sdlib.pipeline.latent_diffusion.data_path", missing)
     assert cli.main(["generate", "a cat"]) == 2 and not Stand.loaded
     says = "this copy of sdlib comes without a model; add --model PATH: a file, a diffusers folder"
     assert says in capsys.readouterr().err
-    monkeypatch.setattr("sdlib.pipeline.stable_diffusion.data_path", lambda name: name)
+    monkeypatch.setattr("sdlib.pipeline.latent_diffusion.data_path", lambda name: name)
     assert cli.main(["generate", "a cat"]) == 0 and Stand.loaded["source"] == "mini"
 
 

@@ -493,14 +493,14 @@ def test_loaded_from_two_threads(sd, tmp_path):
 
 def test_the_small_model_is_opened_by_its_name(sd, tmp_path, monkeypatch):
     sd.save(tmp_path / "mini")
-    monkeypatch.setattr("sdlib.pipeline.stable_diffusion.data_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("sdlib.pipeline.latent_diffusion.data_path", lambda name: tmp_path / name)
     mini = StableDiffusion.load("mini", device="cpu")
     assert mini.provenance["model"] == "mini" and torch.equal(last(mini), last(sd))
 
     def missing(name):
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr("sdlib.pipeline.stable_diffusion.data_path", missing)
+    monkeypatch.setattr("sdlib.pipeline.latent_diffusion.data_path", missing)
     with pytest.raises(FileNotFoundError, match="the mini model does not come with this copy"):
         StableDiffusion.load("mini")
 
