@@ -41,6 +41,7 @@ LONGEST = 1_000_000  # characters of parameters that are looked at
 # Rows: latent channels; columns: red, green, blue, from -1 to 1. Of the scaled latents of Stable
 # Diffusion v1.5 (what its U-Net sees, 0.18215 times what its encoder says): fitted by torridgristle
 # for InvokeAI, after keturn's fit for v1.4 (discuss.huggingface.co/t/23204, answers 2 and 7).
+V1_SCALE = 0.18215
 LATENT_TO_RGB = (
     (0.3444, 0.1385, 0.0670),
     (0.1247, 0.4027, 0.1494),
@@ -88,27 +89,34 @@ def open_mask(source: "str | os.PathLike | Image", width: int, height: int) -> T
     return mask
 
 
-def fit(image: "Image", width: int | None = None, height: int | None = None) -> "Image":
+def fit(
+    image: "Image", width: int | None = None, height: int | None = None, multiple: int = 8
+) -> "Image":
     """The picture stretched to a size that the model takes (Lanczos).
 
     Args:
-        width, height: in pixels, multiples of 8. By default the picture's own, rounded down to one.
+        width, height: in pixels. By default the picture's own, rounded down to a multiple.
+        multiple: what both must be multiples of: how many pixels wide a latent is, 8 in v1.
     """
     from PIL.Image import Resampling
 
-    size = (side("width", width, image.width), side("height", height, image.height))
+    own = {"width": image.width, "height": image.height}
+    asked = {"width": width, "height": height}
+    size = tuple(side(name, asked[name], own[name], multiple) for name in own)
     return image.resize(size, Resampling.LANCZOS)
 
 
-def side(name: str, asked: int | None, own: int) -> int:
-    """A side in pixels: what was asked for, or else its own, rounded down to a multiple of 8."""
+def side(name: str, asked: int | None, own: int, multiple: int = 8) -> int:
+    """A side in pixels: what was asked for, or else its own, rounded down to a multiple."""
     if asked is None:
-        if own < 8:
-            raise ValueError(f"the image's {name} must be at least 8 pixels; it has {own}.")
-        return own - own % 8
-    if count(name, asked, least=8) % 8:
+        if own < multiple:
+            raise ValueError(
+                f"the image's {name} must be at least {multiple} pixels; it has {own}."
+            )
+        return own - own % multiple
+    if over := count(name, asked, least=multiple) % multiple:
         raise ValueError(
-            f"{name} must be a multiple of 8; got {asked}, and {asked - asked % 8} would do."
+            f"{name} must be a multiple of {multiple}; got {asked}, and {asked - over} would do."
         )
     return int(asked)
 
@@ -147,16 +155,28 @@ def to_images(x: Tensor) -> "list[Image]":
     return [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).contiguous().numpy()]
 
 
-def preview(latents: Tensor) -> "list[Image]":
-    """Small pictures of latents `[b, 4, h, w]` in the U-Net's scale, one pixel a latent.
+def preview(latents: Tensor, scale: float = V1_SCALE) -> "list[Image]":
+    """Small pictures of latents `[b, c, h, w]` in the U-Net's scale, one pixel a latent.
 
     A linear map in place of the decoder: rough, and thousands of times cheaper. It was fitted to
-    Stable Diffusion v1's autoencoder; of another one's latents it shows outlines at best.
+    Stable Diffusion v1's autoencoder, of 4 channels scaled by 0.18215. Of another one's latents the
+    first three channels are shown as red, green and blue (a single one as gray, two without blue),
+    two standard deviations wide on either side: shapes, in colors that mean nothing.
+
+    Args:
+        latents: of variance about 1.
+        scale: by which the autoencoder multiplied them, which tells whose they are.
     """
-    if latents.ndim != 4 or latents.shape[1] != 4:
-        raise ValueError(f"latents must have shape [b, 4, h, w]; got {list(latents.shape)}.")
-    factors = torch.tensor(LATENT_TO_RGB)
-    return to_images(torch.einsum("bchw,cr->brhw", latents.detach().float().cpu(), factors))
+    if latents.ndim != 4 or latents.shape[1] == 0:
+        raise ValueError(f"latents must have shape [b, c, h, w]; got {list(latents.shape)}.")
+    latents = latents.detach().float().cpu()
+    if latents.shape[1] == len(LATENT_TO_RGB) and scale == V1_SCALE:
+        factors = torch.tensor(LATENT_TO_RGB)
+    elif latents.shape[1] == 1:
+        factors = torch.full((1, 3), 0.5)
+    else:
+        factors = 0.5 * torch.eye(latents.shape[1], 3)
+    return to_images(torch.einsum("bchw,cr->brhw", latents, factors))
 
 
 def save(image: "Image", path: str | os.PathLike) -> Path:

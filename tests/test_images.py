@@ -102,8 +102,8 @@ def test_no_picture_is_made_of_nan():
 def test_shapes_and_modes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"\[b, 3, h, w\]; got \[3, 8, 8\]"):
         to_images(torch.zeros(3, 8, 8))
-    with pytest.raises(ValueError, match=r"\[b, 4, h, w\]; got \[1, 3, 8, 8\]"):
-        preview(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"\[b, c, h, w\]; got \[4, 8, 8\]"):
+        preview(torch.zeros(4, 8, 8))
     with pytest.raises(ValueError, match="of one size.*got RGB 8 x 8, RGB 24 x 16"):
         to_tensor([picture(), picture(8, 8)])
     with pytest.raises(ValueError, match="RGB.*got L 24 x 16"):
@@ -477,3 +477,14 @@ def test_a_preview_is_the_linear_map_of_scaled_latents():
     spread = torch.tensor(LATENT_TO_RGB).square().sum(0).sqrt()
     assert (spread > 0.3).all() and (spread < 1).all()
     assert preview(latents.to(torch.bfloat16).requires_grad_())[0].size == (5, 3)
+
+
+def test_a_preview_of_other_latents_has_colors_that_mean_nothing():
+    """The first three channels, from two standard deviations below 0 to two above."""
+    latents = torch.tensor([2.0, -1.0, 0.0, 5.0]).reshape(1, 4, 1, 1)
+    assert preview(latents, scale=0.13025)[0].getpixel((0, 0)) == (255, 64, 128)
+    eight = torch.cat([latents, latents], dim=1)
+    assert preview(eight)[0].getpixel((0, 0)) == (255, 64, 128)
+    assert preview(latents[:, :2])[0].getpixel((0, 0)) == (255, 64, 128)
+    assert preview(latents[:, 1:2])[0].getpixel((0, 0)) == (64, 64, 64)
+    assert preview(latents)[0].getpixel((0, 0)) != (255, 64, 128)

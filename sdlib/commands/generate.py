@@ -7,30 +7,26 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import signature
+from dataclasses import fields
 from pathlib import Path
 
 from sdlib.commands import named
+from sdlib.pipeline.settings import OWN, TEXT, WHOLE, Settings
 
-NUMBER = (int, float)
-# The settings of a picture, which it carries and `--like` takes up: their types, and for those
-# with an option, its words of help.
+# Kind and help of all that a picture carries and `--like` takes up: what it shows, and from what
+# noise; then how it is made, as `Settings` says that. What has no help is no option.
 SETTINGS = {
-    "prompt": (str, None),
-    "negative_prompt": (str, "what to get away from"),
-    "steps": (int, "of the sampler (default: 50)"),
-    "sampler": (str, "a sampler's name (default: plms); a name that is none lists all"),
-    "spacing": (str, "of the steps in time (default: the sampler's)"),
-    "guidance_scale": (NUMBER, "how strongly the prompt counts; 1 is off (default: 7.5)"),
-    "strength": (NUMBER, "how far to go from --image: 0 keeps it, 1 forgets it (default: 0.8)"),
-    "seed": (int, "of the noise (default: drawn, and told)"),
-    "width": (int, "in pixels, a multiple of 8 (default: 512, or the image's)"),
-    "height": (int, "in pixels, a multiple of 8 (default: 512, or the image's)"),
-    "long_prompt": (str, "what to do with more than 75 tokens: cut (default) or chunk"),
+    "prompt": (TEXT, None),
+    "negative_prompt": (TEXT, "what to get away from"),
+    "seed": (WHOLE, "of the noise (default: drawn, and told)"),
+    **{one.name: (one.metadata["kind"], one.metadata["help"]) for one in fields(Settings)},
 }
+DEFAULTS = {one.name: one.default for one in fields(Settings) if one.default is not None}
 SOURCES = ("image", "mask")  # of a picture, which carries their fingerprints only
 # What else a picture was made by, which it carries to be compared.
-MADE_BY = {"model": "model", "vae": "autoencoder", "text": "text encoder", "dtype": "precision"}
+PROVENANCE = {
+    "model": "model", "vae": "autoencoder", "text": "text encoder", "dtype": "precision",
+}  # fmt: skip
 
 
 def register(commands) -> None:
@@ -38,8 +34,9 @@ def register(commands) -> None:
     one = commands.add_parser("generate", help="pictures from a prompt, with Stable Diffusion")
     add = one.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="what to show, best in quotes")
-    add("--model", metavar="PATH", required=True,
-        help="a checkpoint: a file, a diffusers folder, or a hub's owner/name")  # fmt: skip
+    add("--model", metavar="PATH", default="mini",
+        help="a checkpoint: a file, a diffusers folder, or a hub's owner/name (default: the small "
+             "model that ships)")  # fmt: skip
     add("--vae", metavar="PATH", help="take the autoencoder from here")
     add("--text", metavar="PATH", help="take the text encoder from here")
     add("--out", metavar="PATH",
@@ -51,10 +48,10 @@ def register(commands) -> None:
     add("--mask", metavar="PATH", type=Path, help="white where to repaint --image")
     add("--count", metavar="INT", type=int, help="pictures, with seeds upward (default: 1)")
     for name, (kind, words) in SETTINGS.items():
+        default = f" (default: {DEFAULTS[name]})" if name in DEFAULTS else ""
         if words:
-            kind = float if kind is NUMBER else kind
-            shown = {int: "INT", float: "NUMBER", str: "TEXT"}[kind]
-            add("--" + name.replace("_", "-"), metavar=shown, type=kind, help=words)
+            add("--" + name.replace("_", "-"), metavar=kind.shown, type=kind.read,
+                help=words + default)  # fmt: skip
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best)")
     add("--dtype", choices=("float32", "float16", "bfloat16"),
         help="precision (default: float16 on cuda, else float32)")  # fmt: skip
@@ -73,7 +70,7 @@ def generate(args) -> int:
         carried, taken = settings_of(args.like, settings)
         settings = taken | settings
     if "prompt" not in settings:
-        raise ValueError('say what to show: sdlib generate "a lighthouse in a storm" --model PATH.')
+        raise ValueError('say what to show: sdlib generate "a lighthouse in a storm".')
     check(args, settings)
 
     import torch
@@ -89,7 +86,7 @@ def generate(args) -> int:
                 progress=bar, **other,
             )  # fmt: skip
             sd = sd.save_memory() if args.save_memory else sd.pack()
-            compare(args.like, carried, sd.made_by)
+            compare(args.like, carried, sd.provenance)
             pictures = sd.generate(**settings, progress=bar)
         except torch.cuda.OutOfMemoryError:
             raise ValueError(
@@ -111,13 +108,17 @@ def settings_of(like: Path, given: dict) -> tuple[dict, dict]:
     carried = parameters(like)
     settings = {name: carried[name] for name in SETTINGS if carried.get(name) is not None}
     settings = {name: value for name, value in settings.items() if name not in given}
-    for name, value in settings.items():
-        if isinstance(value, dict) and "own" in value:
+    if "sampler" in given:  # which has options of its own
+        settings.pop("sampler_options", None)
+    for name, value in carried.items():
+        if isinstance(value, dict) and OWN in value and name not in given:
+            option = f"; choose one with --{name}" if SETTINGS.get(name, (None, None))[1] else ""
             raise ValueError(
-                f"{str(like)!r} was made with a {name} of its maker's own, {value['own']!r:.50}, "
-                f"which cannot be repeated from here; choose one with --{name}."
+                f"{str(like)!r} was made with {name} of its maker's own, {value[OWN]!r:.50}, "
+                f"which cannot be repeated from here{option}."
             )
-        if not isinstance(value, SETTINGS[name][0]):
+    for name, value in settings.items():
+        if not isinstance(value, SETTINGS[name][0].types):
             raise ValueError(f"the {name} in {str(like)!r} cannot be {value!r:.50}.")
     for source in SOURCES:
         expected = carried.get(source)
@@ -131,7 +132,7 @@ def settings_of(like: Path, given: dict) -> tuple[dict, dict]:
 
 def compare(like: Path | None, carried: dict, here: dict) -> None:
     """Note what a picture was made by that is not so here."""
-    for key, what in MADE_BY.items():
+    for key, what in PROVENANCE.items():
         before, now = carried.get(key), here.get(key)
         if "model" in carried and before != now:
             before, now = (repr(x)[:80] if x else "the model's own" for x in (before, now))
@@ -139,29 +140,40 @@ def compare(like: Path | None, carried: dict, here: dict) -> None:
 
 
 def check(args, settings: dict) -> None:
-    """What would be a pity to hear of only when the model is loaded, or the picture is done."""
-    from sdlib.diffusion import SAMPLERS, schedule
-    from sdlib.images import WRITES, check_suffix
-    from sdlib.pipeline import StableDiffusion
-    from sdlib.pipeline.parts import usable
-    from sdlib.pipeline.request import make_request
+    """Refuse what can be refused before the model is loaded, which takes long."""
+    from sdlib.diffusion import SAMPLERS
+    from sdlib.images import WRITES, check_suffix, open_image, open_mask
+    from sdlib.pipeline.latent_diffusion import MINI, shipped_mini
+    from sdlib.pipeline.request import check_mask, make_jobs
+    from sdlib.pipeline.runner import usable
 
     if not args.model.strip():
         raise ValueError("--model is empty; give a file, a folder, or a hub's owner/name.")
+    if args.model == MINI:
+        try:
+            shipped_mini()
+        except FileNotFoundError:
+            raise ValueError(
+                "this copy of sdlib comes without a model; add --model PATH: a file, a diffusers "
+                "folder, or a hub's owner/name."
+            ) from None
     if args.strength is not None and "image" not in settings:
         raise ValueError("--strength says how far to go from an image; give that with --image.")
     if "sampler" in settings:
         settings["sampler"] = named("sampler", settings["sampler"], SAMPLERS)
-    asked = signature(StableDiffusion.sample).bind(None, **settings)
-    asked.apply_defaults()
-    known = signature(make_request).parameters
+    how = {name: settings[name] for name in SETTINGS if name in settings}
+    make_jobs(*(how.pop(name, default) for name, default in
+                {"prompt": None, "negative_prompt": "", "seed": None}.items()),
+              settings.get("count", 1))  # fmt: skip
+    Settings(**how)
+    image, mask = (settings.get(source) for source in SOURCES)
+    check_mask(image, mask)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come again when it is done
-        make_request(
-            schedule("scaled_linear"),
-            {},
-            **{name: value for name, value in asked.arguments.items() if name in known},
-        )
+        if image is not None:
+            picture = open_image(image)
+        if mask is not None:
+            open_mask(mask, picture.width, picture.height)
     usable(args.device)
     if args.out:
         if Path(args.out).suffix.lower() not in WRITES and not is_folder(args.out):

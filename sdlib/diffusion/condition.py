@@ -2,11 +2,11 @@
 
 A condition is None, a tensor, or a dict of these by key, all of them batch first; under a key there
 may be several tensors in a tuple (residuals, one for each skip connection). Guidance joins two,
-batches are cut, networks stand on other devices: these four functions do that, and nothing else
-walks through a condition. Which keys there are is up to the network (`sdlib.models.conditions`).
+batches are cut, networks stand on other devices: these functions do that, and nothing else walks
+through a condition. Which keys there are is up to the network (`sdlib.models.conditions`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,6 +34,14 @@ def move(cond: Condition, like: Tensor) -> Condition:
         lambda x: x.to(like.device, like.dtype if x.is_floating_point() and x.ndim > 1 else None),
         cond,
     )
+
+
+def tensors(cond: Condition) -> Iterator[Tensor]:
+    """All tensors of a condition, one after the other."""
+    if isinstance(cond, Tensor):
+        yield cond
+    for key in _keys(cond) or ():
+        yield from tensors(cond[key])
 
 
 def repeat(cond: Condition, b: int, like: Condition = None, name: str = "cond") -> Condition:

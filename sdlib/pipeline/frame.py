@@ -20,7 +20,7 @@ Maps = list[tuple[str, Tensor]]  # pairs of a word and where the U-Net looks for
 
 @dataclass(frozen=True)
 class Frame(Step):
-    """A `Step` of latents, `x` and `x0 [b, 4, h, w]`, that can be looked at.
+    """A `Step` of latents, `x` and `x0 [b, c, h, w]`, that can be looked at.
 
     Attributes:
         steps: of the walk; `i` goes from 0 to this.
@@ -28,6 +28,7 @@ class Frame(Step):
         maps: for each image, pairs of a word of its prompt and where the U-Net looked for it,
             `[h, w]`; empty unless asked for.
         decoder: makes pictures of latents.
+        scale: by which the autoencoder multiplied them.
     """
 
     x: Tensor = field(repr=False)
@@ -36,10 +37,11 @@ class Frame(Step):
     parameters: list[dict[str, Any]] = field(repr=False)
     maps: list[Maps] = field(repr=False)
     decoder: "Callable[[Tensor], list[Image]]" = field(repr=False)
+    scale: float = field(repr=False)
 
     def preview(self) -> "list[Image]":
         """Small pictures of the estimate so far, a pixel a latent, for next to nothing."""
-        return images.preview(self.x0)
+        return images.preview(self.x0, self.scale)
 
     def decode(self) -> "list[Image]":
         """Pictures of the estimate so far, or in the last frame of the result.

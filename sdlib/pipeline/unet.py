@@ -1,53 +1,55 @@
 """The U-Net as a denoiser, for the samplers of Chapters 6 to 9 (Chapter 20)."""
 
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sdlib.diffusion import broadcast, parameterization
+from sdlib.diffusion import Condition, NetworkDenoiser, Parameterization
+from sdlib.diffusion.condition import take
+from sdlib.diffusion.denoiser import network_output
 from sdlib.models import CrossAttentionMaps
-from sdlib.pipeline.parts import Parts
+from sdlib.pipeline.runner import NetworkRunner
 
 
-class UNetDenoiser:
-    """`x [b, 4, h, w]` at times `t` -> the estimate of x0, as `sdlib.diffusion.Denoiser`.
+class UNetDenoiser(NetworkDenoiser):
+    """`NetworkDenoiser` of a U-Net that a runner runs, some samples at a time.
 
     Args:
-        parts: has the U-Net.
-        predicts: what it gives, a name in `PARAMETERIZATIONS`.
-        at_once: how many samples it sees in one call; None for all.
+        runner: has the U-Net.
+        predicts: what it gives.
+        max_batch: how many samples it sees in one call; None for all.
         watch: whether to see where it looks.
 
     Attributes:
         maps: where it looked in the last call, `[b, tokens, h, w]`; None unless watched.
     """
 
-    def __init__(self, parts: Parts, predicts: str, at_once: int | None, watch: bool):
-        self.parts, self.at_once, self.watch = parts, at_once, watch
-        self.to_x0 = parameterization(predicts).to_x0
+    def __init__(
+        self,
+        runner: NetworkRunner,
+        predicts: str | Parameterization,
+        max_batch: int | None = None,
+        watch: bool = False,
+    ):
+        super().__init__(self.run, predicts)
+        self.runner, self.max_batch, self.watch = runner, max_batch, watch
         self.maps: Tensor | None = None
 
-    def __call__(self, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Any) -> Tensor:
-        t = broadcast(t, x).reshape(-1).expand(len(x))
-        size, answers, seen = self.at_once or len(x), [], []
-        for rows in (slice(i, i + size) for i in range(0, len(x), size)):
+    def run(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        """What the U-Net says of `x [b, c, h, w]` at times `t [b]`."""
+        size, answers, seen = self.max_batch or len(x), [], []
+
+        def output(unet: nn.Module, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
             # Watched for this call only: between frames, others may use the U-Net.
-            unet = self.parts.networks["unet"]
             with CrossAttentionMaps(unet) if self.watch else nullcontext() as maps:
-                inputs = x[rows], t[rows], _cut(cond, rows)
-                answers.append(self.parts.ask("unet", _predict, *inputs))
+                out = network_output(unet, x, t, cond)
             if self.watch:
-                seen.append(maps.take(x.shape[2:]))
+                seen[len(answers) :] = [maps.take(x.shape[2:])]  # in place of one that overflowed
+            return out
+
+        for rows in (slice(i, i + size) for i in range(0, len(x), size)):
+            inputs = x[rows], t[rows], take(cond, rows)
+            answers.append(self.runner.run("unet", output, *inputs))
         self.maps = torch.cat(seen) if self.watch else None
-        return self.to_x0(torch.cat(answers).to(x), x, broadcast(alpha, x), broadcast(sigma, x))
-
-
-def _predict(unet: nn.Module, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-    return unet(x, t, cond)
-
-
-def _cut(cond: Any, rows: slice) -> Any:
-    """Rows of a condition."""
-    return {k: v[rows] for k, v in cond.items()} if isinstance(cond, dict) else cond[rows]
+        return torch.cat(answers)

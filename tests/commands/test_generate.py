@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import warnings
+from dataclasses import fields
 
 import pytest
 import torch
@@ -13,18 +14,18 @@ from sdlib import __main__ as cli
 from sdlib.commands.generate import SETTINGS
 from sdlib.images import fingerprint, open_image, parameters, save
 from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
-from sdlib.pipeline import StableDiffusion
+from sdlib.pipeline import Settings, StableDiffusion
 
 
 class Stand(StableDiffusion):
     """A pipeline without networks."""
 
-    asked, loaded, done, swapped, dtype = {}, {}, None, {}, "float32"
+    asked, loaded, done, replaced, dtype = {}, {}, None, {}, "float32"
 
     @property
-    def made_by(self):
+    def provenance(self):
         model = str(Stand.loaded["source"]).rstrip("/").split("/")[-1]
-        return {"model": model, **Stand.swapped, "dtype": Stand.dtype}
+        return {"model": model, **Stand.replaced, "dtype": Stand.dtype}
 
     @classmethod
     def load(cls, source, **options):
@@ -41,7 +42,7 @@ class Stand(StableDiffusion):
 
     def generate(self, prompt, progress=True, **settings):
         Stand.asked = {"prompt": prompt, **settings}
-        made = {"negative_prompt": "", "steps": 50, "spacing": None, **self.made_by}
+        made = {"negative_prompt": "", "steps": 50, "spacing": None, **self.provenance}
         made |= {"guidance_scale": 7.5, "strength": 0.8, "sampler": "plms", **Stand.asked}
         for source in ("image", "mask"):
             if source in made:
@@ -107,6 +108,8 @@ def test_every_option_arrives(tmp_path):
         "height": 128,
         "count": 2,
         "long_prompt": "chunk",
+        "sampler_options": "eta=0.5",
+        "interval": "0.3,5",
     }
     words = [str(w) for k, v in options.items() for w in (f"--{k.replace('_', '-')}", v)]
     more = [
@@ -125,6 +128,8 @@ def test_every_option_arrives(tmp_path):
     assert generate("a cat", *words, *more, *where) == 0
     said = {k: str(v) if k in ("image", "mask") else v for k, v in Stand.asked.items()}
     assert said == options | {
+        "sampler_options": {"eta": 0.5},
+        "interval": [0.3, 5.0],
         "prompt": "a cat",
         "negative_prompt": "blur",
         "image": "photo.png",
@@ -139,13 +144,18 @@ def test_it_is_packed_unless_memory_is_short():
     assert generate("a cat") == 0 and Stand.done == "pack"
 
 
-def test_options_and_their_defaults_are_the_pipelines():
-    known = inspect.signature(StableDiffusion.sample).parameters
-    assert set(SETTINGS) | {"image", "mask", "count"} <= set(known)
-    defaults = {"steps": 50, "sampler": "plms", "guidance_scale": 7.5, "strength": 0.8, "count": 1}
-    for name, value in defaults.items():
-        assert known[name].default == value
-        assert name == "count" or f"default: {value}" in SETTINGS[name][1]
+def test_options_and_their_defaults_are_the_pipelines(capsys):
+    known = {one.name: one.default for one in fields(Settings)}
+    shown = inspect.signature(StableDiffusion.sample).parameters
+    assert {"prompt", "negative_prompt", "seed", "image", "mask", "count"} <= set(shown)
+    assert set(SETTINGS) == {"prompt", "negative_prompt", "seed"} | set(known)
+    given = vars(cli.parser().parse_args(["generate", "a"]))
+    assert all(given[name] is None for name in known)
+    with pytest.raises(SystemExit):
+        cli.main(["generate", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    for name in ("steps", "guidance_scale", "strength"):
+        assert f"(default: {known[name]})" in words
 
 
 def test_what_sampling_will_warn_of_is_not_said_twice(recwarn, capsys):
@@ -241,10 +251,10 @@ def test_another_model_is_noted(capsys):
 
 
 def test_other_parts_and_another_precision_are_noted(capsys, monkeypatch):
-    monkeypatch.setattr(Stand, "swapped", {"vae": "ft-mse"})
+    monkeypatch.setattr(Stand, "replaced", {"vae": "ft-mse"})
     generate("a cat", "--out", "a.png")
     assert generate("--like", "a.png") == 0 and capsys.readouterr().err == ""
-    monkeypatch.setattr(Stand, "swapped", {"text": "other"})
+    monkeypatch.setattr(Stand, "replaced", {"text": "other"})
     monkeypatch.setattr(Stand, "dtype", "float16")
     assert generate("--like", "a.png") == 0
     assert capsys.readouterr().err.splitlines() == [
@@ -257,12 +267,30 @@ def test_other_parts_and_another_precision_are_noted(capsys, monkeypatch):
     ]
 
 
+def test_options_of_a_sampler_are_repeated_with_it():
+    asked = ["--sampler", "ddim", "--sampler-options", "eta=0.5"]
+    assert generate("a cat", *asked, "--out", "a.png") == 0
+    assert generate("--like", "a.png") == 0
+    assert (Stand.asked["sampler"], Stand.asked["sampler_options"]) == ("ddim", {"eta": 0.5})
+    assert generate("--like", "a.png", "--sampler", "plms") == 0  # which has no eta
+    assert Stand.asked["sampler"] == "plms" and "sampler_options" not in Stand.asked
+
+
+@pytest.mark.parametrize("name", ["latents", "corrections"])
+def test_what_was_handed_over_is_not_repeated(capsys, name):
+    picture = Image.new("RGB", (8, 8))
+    picture.info["sdlib"] = json.dumps({"prompt": "a", name: {"own": "rescaled"}})
+    save(picture, "a.png")
+    says = "of its maker's own, 'rescaled', which cannot be repeated from here.\n"
+    assert says in refused(capsys, "--like", "a.png")
+
+
 @pytest.mark.parametrize("name", ["sampler", "spacing"])
 def test_a_function_of_ones_own_is_not_repeated(capsys, name):
     picture = Image.new("RGB", (8, 8))
     picture.info["sdlib"] = json.dumps({"prompt": "a", name: {"own": "straight"}})
     save(picture, "a.png")
-    message = f"'a.png' was made with a {name} of its maker's own, 'straight', which cannot be rep"
+    message = f"'a.png' was made with {name} of its maker's own, 'straight', which cannot be rep"
     assert message in refused(capsys, "--like", "a.png")
     assert generate("--like", "a.png", f"--{name}", "karras" if name == "spacing" else "ddim") == 0
 
@@ -287,11 +315,16 @@ def test_pictures_that_say_nothing(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], 'say what to show: sdlib generate "a lighthouse in a storm" --model PATH.'),
+        ([], 'say what to show: sdlib generate "a lighthouse in a storm".'),
         (["x", "--sampler", "dpm"], "unknown sampler 'dpm'; choose one of: "),
         (["x", "--image", "nowhere.png"], "there is no file 'nowhere.png'."),
         (["x", "--mask", "nowhere.png"], "a mask says what to repaint in an image; give the im"),
-        (["x", "--width", "100"], "width must be a multiple of 8; got 100, and 96 would do."),
+        (["x", "--width", "0"], "width must be a whole number, at least 1; got 0."),
+        (
+            ["x", "--sampler", "ddpm", "--sampler-options", "eta=1"],
+            "the sampler ddpm has no option 'eta'; it has variance.",
+        ),
+        (["x", "--interval", "5,0.3"], "interval must be (low, high) in sigma / alpha"),
         (
             ["x", "--strength", "2", "--image", "photo.png"],
             "strength must lie between 0 (keep the image) and 1",
@@ -311,6 +344,19 @@ def test_user_errors_are_one_sentence(capsys, arguments, message):
     paint("photo.png")
     assert message in refused(capsys, *arguments)
     assert os.listdir() == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--sampler-options", "eta", "an option is NAME=VALUE; got 'eta'."),
+        ("--interval", "1", "two numbers are wanted, LOW,HIGH; got '1'."),
+    ],
+)
+def test_what_cannot_be_read(capsys, option, value, message):
+    with pytest.raises(SystemExit):
+        generate("x", option, value)
+    assert f"argument {option}: {message}" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be(capsys):
@@ -348,10 +394,18 @@ def test_a_folder_that_is_not_ours(capsys, monkeypatch):
     assert "nothing can be written to" in refused(capsys, "x")
 
 
-def test_a_model_is_needed(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["generate", "a cat"])
-    assert stop.value.code == 2 and "--model" in capsys.readouterr().err
+def test_a_model_is_needed(capsys, monkeypatch):
+    """Unless one ships."""
+
+    def missing(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr("sdlib.pipeline.latent_diffusion.data_path", missing)
+    assert cli.main(["generate", "a cat"]) == 2 and not Stand.loaded
+    says = "this copy of sdlib comes without a model; add --model PATH: a file, a diffusers folder"
+    assert says in capsys.readouterr().err
+    monkeypatch.setattr("sdlib.pipeline.latent_diffusion.data_path", lambda name: name)
+    assert cli.main(["generate", "a cat"]) == 0 and Stand.loaded["source"] == "mini"
 
 
 # --- while it runs ---

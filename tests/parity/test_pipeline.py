@@ -167,13 +167,13 @@ def test_lcm_and_euler_take_their_nodes(steps):
     lcm = diffusers.LCMScheduler(beta_schedule="scaled_linear")
     lcm.set_timesteps(steps)
     s = schedule("scaled_linear")
-    assert nodes(s, "lcm", steps, None).t[:-1].tolist() == lcm.timesteps.tolist()
+    assert nodes(s, "lcm", steps).t[:-1].tolist() == lcm.timesteps.tolist()
     if steps > 1:
         for name, theirs in SIGMAS.items():
             scheduler = getattr(diffusers, f"{theirs}Scheduler")(beta_schedule="scaled_linear")
             scheduler.set_timesteps(steps)
             times = np.array(list(dict.fromkeys(scheduler.timesteps.tolist())))
-            np.testing.assert_allclose(nodes(s, name, steps, None).t[:-1], times, atol=1e-4)
+            np.testing.assert_allclose(nodes(s, name, steps).t[:-1], times, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(64, 48), (72, 88), (8, 40)])
@@ -296,7 +296,7 @@ def test_solvers_that_remember_begin_anew(sampler, strength, ordinary):
     options = {"image": photo(), "strength": strength, "steps": 10, "sampler": sampler, "seed": 1}
     frames = list(sd.sample(PROMPT, NEGATIVE, **options))
     tokens = torch.cat([pipe.encode_prompt(p, "cpu", 1, False)[0] for p in (NEGATIVE, PROMPT)])
-    grid = nodes(sd.schedule, sampler, 10, None)
+    grid = nodes(sd.diffusion.schedule, sampler, 10)
     grid = grid[10 - int(10 * strength) :]
     states = adams(sampler, pipe, grid, frames[0].x, tokens)
     assert len(frames) == len(states)

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from sdlib.diffusion import schedule
+from sdlib.diffusion import parameterization, schedule
 from sdlib.diffusion.grid import leading
 from sdlib.models import DiagonalGaussian, StableDiffusionConfig
 from sdlib.pipeline import request, stable_diffusion
@@ -79,11 +79,13 @@ def vae_scale(sd, patch):
 
 
 def another_schedule(sd, patch):
-    patch.setattr(sd, "schedule", schedule("linear", beta_start=0.00085, beta_end=0.012))
+    levels = schedule("linear", beta_start=0.00085, beta_end=0.012)
+    patch.setattr(sd, "diffusion", dataclasses.replace(sd.diffusion, schedule=levels))
 
 
 def predicts_v(sd, patch):
-    patch.setattr(sd, "config", dataclasses.replace(sd.config, predicts="v"))
+    v = dataclasses.replace(sd.diffusion, predicts=parameterization("v"))
+    patch.setattr(sd, "diffusion", v)
 
 
 def keeps_the_mean(sd, patch):

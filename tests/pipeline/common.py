@@ -31,7 +31,7 @@ def tiny(nine: bool = False, **options) -> StableDiffusion:
 
 def converted(sd: StableDiffusion, dtype: torch.dtype) -> StableDiffusion:
     """`sd`, whose networks change their precision."""
-    for network in sd.parts.networks.values():
+    for network in sd.runner.networks.values():
         network.to(dtype)
     return sd
 

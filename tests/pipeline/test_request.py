@@ -1,5 +1,4 @@
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -8,31 +7,25 @@ from PIL import Image
 
 from sdlib import images
 from sdlib.diffusion import SAMPLERS, SPACINGS, make_grid, schedule
+from sdlib.models import StableDiffusionConfig, VAEConfig
+from sdlib.pipeline import Settings
 from sdlib.pipeline.request import make_request, nodes
 
 S = schedule("scaled_linear")
+CONFIG = StableDiffusionConfig()
 PHOTO = Image.new("RGB", (70, 53), "olive")
 MASK = Image.new("L", (30, 20))
 MASK.paste(255, (0, 0, 15, 20))
 
 
-def ask(prompt="a cat", negative_prompt="", image=None, mask=None, **settings):
+APART = ("seed", "count", "latents", "embeddings", "corrections")  # what no setting is
+
+
+def ask(prompt="a cat", negative_prompt="", image=None, mask=None, config=CONFIG, **settings):
     """A request, of the pipeline's defaults but for what is said."""
-    defaults = {
-        "strength": 0.8,
-        "guidance_scale": 7.5,
-        "steps": 50,
-        "sampler": "plms",
-        "spacing": None,
-        "seed": 0,
-        "width": None,
-        "height": None,
-        "count": 1,
-        "long_prompt": "cut",
-    }
-    return make_request(
-        S, {"model": "model"}, prompt, negative_prompt, image, mask, **(defaults | settings)
-    )
+    apart = {"seed": 0} | {name: settings.pop(name) for name in APART if name in settings}
+    how = Settings(**settings)
+    return make_request(config, S, how, prompt, negative_prompt, image, mask, **apart)
 
 
 # --- what is made of it ---
@@ -49,7 +42,7 @@ def test_a_job_for_each_image():
 
 
 def test_a_seed_is_drawn_and_told():
-    seeds = {ask(seed=None)["seed"] for _ in range(5)}
+    seeds = {ask(seed=None).jobs[0]["seed"] for _ in range(5)}
     assert len(seeds) == 5 and all(0 <= seed < 2**32 for seed in seeds)
     assert np.diff(ask(seed=None, count=3).each("seed")).tolist() == [1, 1]
 
@@ -74,7 +67,7 @@ def test_what_is_told():
     told = ask(image=PHOTO, mask=MASK, sampler=SAMPLERS["ddim"], spacing="karras").jobs[0]
     assert told["sampler"] == "ddim" and told["spacing"] == "karras" and told["strength"] == 0.8
     assert told["image"] == images.fingerprint(PHOTO) and told["mask"] == images.fingerprint(MASK)
-    assert (told["width"], told["height"]) == (64, 48) and told["model"] == "model"
+    assert (told["width"], told["height"]) == (64, 48)
     assert not {"image", "mask", "strength"} & set(ask().jobs[0])
 
 
@@ -82,7 +75,10 @@ def test_what_is_told():
 def test_a_sampler_is_its_name(name):
     """By name or by function: the same walk, told alike."""
     by_name, by_function = ask(sampler=name), ask(sampler=SAMPLERS[name])
-    assert by_function.sampler is by_name.sampler and by_function.jobs == by_name.jobs
+    assert (
+        by_function.settings.walk is by_name.settings.walk is SAMPLERS[name]
+        and by_function.jobs == by_name.jobs
+    )
     assert torch.equal(by_function.grid.t, by_name.grid.t)
     assert torch.equal(by_function.grid.sigma, by_name.grid.sigma)
 
@@ -95,9 +91,9 @@ def test_what_has_no_name_is_not_told_as_if_it_had():
         return SPACINGS["linspace"](schedule, steps)
 
     request = ask(sampler=plms, spacing=karras)
-    assert request["sampler"] == {"own": "plms"} and request["spacing"] == {"own": "karras"}
-    assert ask(sampler=partial(SAMPLERS["ddpm"]))["sampler"] == {"own": "partial"}
-    assert ask(spacing=SPACINGS["karras"])["spacing"] == "karras"
+    assert request.jobs[0]["sampler"] == {"own": "plms"}
+    assert request.jobs[0]["spacing"] == {"own": "karras"}
+    assert ask(spacing=SPACINGS["karras"]).settings.spacing == "karras"
     assert torch.equal(ask(sampler=plms).grid.t, ask(sampler="dpmpp_2m").grid.t)
 
 
@@ -109,8 +105,8 @@ def test_pictures():
     assert request.picture.shape == (1, 3, 80, 32)
     request = ask()
     assert request.picture is None and request.mask is None
-    assert (request["width"], request["height"]) == (512, 512)
-    assert (ask(width=72)["width"], ask(width=72)["height"]) == (72, 512)
+    assert (request.settings.width, request.settings.height) == (512, 512)
+    assert (ask(width=72).settings.width, ask(width=72).settings.height) == (72, 512)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +122,7 @@ def test_pictures():
 def test_a_photograph_is_made_about_as_large_as_the_model_knows(size, made):
     with pytest.warns(UserWarning, match=f"it is made {made[0]} x {made[1]}. Give width"):
         request = ask(image=Image.new("RGB", size))
-    assert (request["width"], request["height"]) == made
+    assert (request.settings.width, request.settings.height) == made
     assert made[0] * made[1] <= 512 * 512 or 8 in made
     assert all(side <= own for side, own in zip(made, size, strict=True))
 
@@ -170,10 +166,10 @@ def test_without_an_image_strength_means_nothing():
 
 def test_nodes_of_stable_diffusion():
     for name in ("plms", "ddim"):
-        grid = nodes(S, name, 50, None)
+        grid = nodes(S, name, 50)
         assert grid.t.tolist() == [*range(981, 0, -20), 0]
         assert float(grid.alpha[-1]) ** 2 == pytest.approx(float(S.alpha_bar[0]))
-    assert nodes(S, "ddpm", 50, None).sigma[-1] == 0
+    assert nodes(S, "ddpm", 50).sigma[-1] == 0
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -182,9 +178,9 @@ def test_nodes_of_stable_diffusion():
 def test_any_number_of_steps(name, steps):
     if name == "lcm" and steps > 50:
         with pytest.raises(ValueError, match="lcm takes from 1 to 50 steps"):
-            nodes(S, name, steps, None)
+            nodes(S, name, steps)
         return
-    grid = nodes(S, name, steps, None)
+    grid = nodes(S, name, steps)
     whole = steps == 1000 and name in ("plms", "ddim")  # whose last time then is the ending
     assert len(grid) == steps - whole and grid.t[0] <= 999 and grid.falls
 
@@ -199,6 +195,28 @@ def test_a_spacing_of_ones_own_ends_on_clean_latents():
 def test_one_leading_step_warns():
     with pytest.warns(UserWarning, match='one leading step starts at t = 1.*"trailing"'):
         ask(steps=1)
+
+
+# --- another model ---
+
+OTHER = StableDiffusionConfig(
+    vae=VAEConfig(widths=(32, 32, 64), latent=8), sampler="ddim", sample_size=24
+)
+
+
+def test_what_is_left_open_is_the_models():
+    told = ask(config=OTHER)
+    assert (told.settings.width, told.settings.height, told.settings.sampler) == (96, 96, "ddim")
+    assert ask(config=OTHER, sampler="plms").settings.sampler == "plms"
+    assert ask(config=OTHER, width=68).settings.width == 68  # of latents 4 pixels wide
+    with pytest.raises(ValueError, match="width must be a multiple of 4; got 66, and 64 would do"):
+        ask(config=OTHER, width=66)
+    photo = Image.new("RGB", (90, 71))
+    assert ask(config=OTHER, image=photo).picture.shape == (1, 3, 68, 88)
+    with pytest.warns(UserWarning, match="than the 96 x 96 that the model knows: it is made 96 x "):
+        ask(config=OTHER, image=Image.new("RGB", (200, 200)))
+    with pytest.raises(ValueError, match=r"shape \(1, 8, 24, 24\)"):
+        ask(config=OTHER, latents=torch.zeros(1))
 
 
 # --- what cannot be ---
@@ -218,10 +236,20 @@ WRONG = {
     "no picture": ({"image": torch.zeros(3)}, "must be a path or a PIL image"),
     "sampler": ({"sampler": "euler_a"}, "unknown sampler 'euler_a'; choose one of: .*plms"),
     "spacing": ({"spacing": "even"}, "unknown spacing 'even'; choose one of: .*karras"),
-    "no steps": ({"steps": 0}, "steps must be a whole number from 1 to 1000"),
+    "no steps": ({"steps": 0}, "steps must be a whole number, at least 1; got 0"),
     "steps of float": ({"steps": 20.0}, "steps must be a whole number"),
     "too many steps": ({"steps": 1001}, "steps must be a whole number from 1 to 1000"),
     "count": ({"count": 0}, "count must be a whole number, at least 1"),
+    "option out of range": (
+        {"sampler": "ddim", "sampler_options": {"eta": 2}},
+        "eta must lie between 0 .* got 2",
+    ),
+    "option of text": (
+        {"sampler": "ddim", "sampler_options": {"eta": "much"}},
+        "ddim cannot take the options {'eta': 'much'}",
+    ),
+    "interval beyond the grid": ({"interval": (900, 1000)}, "lies outside the noise levels"),
+    "interval that falls": ({"interval": (2, 1)}, "interval must be .low, high."),
     "negative seed": ({"seed": -1}, "seed must be a whole number, at least 0; got -1"),
     "one seed negative": ({"seed": [3, -2], "count": 2}, "seed must .* at least 0; got -2"),
     "seed of float": ({"seed": 0.5}, "seed must be a whole number"),

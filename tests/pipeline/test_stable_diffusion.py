@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from functools import partial
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -9,11 +11,21 @@ import torch
 from PIL import Image
 
 from sdlib import images
-from sdlib.diffusion import SAMPLERS, Grid
-from sdlib.models import Attention, CrossAttentionMaps
+from sdlib.diffusion import SAMPLERS, Grid, schedule
+from sdlib.models import (
+    Attention,
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextEncoder,
+    CrossAttentionMaps,
+    StableDiffusionConfig,
+    UNet,
+    UNetConfig,
+    VAEConfig,
+)
 from sdlib.models.layers import TransformerBlock
 from sdlib.pipeline import StableDiffusion
-from tests.pipeline.common import SIZE, off, tiny
+from tests.pipeline.common import SIZE, fill, off, tiny
 
 NEAR = 1e-4  # of the size of latents: float32 sums in another order, and guidance of 7.5
 PHOTO = Image.effect_noise((64, 48), 80).convert("RGB")
@@ -54,8 +66,8 @@ KINDS = {"text": {}, "image": {"image": PHOTO}, "inpaint": {"image": PHOTO, "mas
 
 @pytest.mark.parametrize("sampler", ["plms", "ddpm"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("at_once", [None, 3])
-def test_an_image_does_not_depend_on_its_batch(sd, kind, sampler, at_once, monkeypatch):
+@pytest.mark.parametrize("max_batch", [None, 3])
+def test_an_image_does_not_depend_on_its_batch(sd, kind, sampler, max_batch, monkeypatch):
     """Nor on how many samples the U-Net sees in a call."""
     settings = {"sampler": sampler, "steps": 2, **KINDS[kind]}
     alone = {
@@ -63,7 +75,7 @@ def test_an_image_does_not_depend_on_its_batch(sd, kind, sampler, at_once, monke
         for prompt in ("a red cube", "")
         for seed in (5, 9)
     }
-    monkeypatch.setattr(sd, "at_once", at_once)
+    monkeypatch.setattr(sd, "max_batch", max_batch)
     batch = last(sd, ["a red cube", ""], seed=[5, 9], count=2, **settings)
     for x, right in zip(batch, alone.values(), strict=True):
         assert off(x, right[0]) < NEAR
@@ -100,7 +112,7 @@ def test_guidance_goes_from_the_negative_prompt(sd):
 
 
 def test_guidance_in_two_calls(sd, calls, monkeypatch):
-    monkeypatch.setattr(sd, "at_once", 1)
+    monkeypatch.setattr(sd, "max_batch", 1)
     last(sd)
     assert calls == [1] * 8
 
@@ -223,14 +235,14 @@ def test_maps_sum_to_1(sd):
     assert len(frame.maps[0]) == 75 and total.max() < 1 and total.min() > 0.8
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_maps_do_not_depend_on_the_batch(sd, at_once, monkeypatch):
+@pytest.mark.parametrize("max_batch", [1, 3])
+def test_maps_do_not_depend_on_the_batch(sd, max_batch, monkeypatch):
     def look(prompts, **settings):
         *_, frame = sd.sample(prompts, maps=True, steps=2, seed=1, **SIZE, **settings)
         return [found for of_one in frame.maps for _, found in of_one]
 
     alone = look("a red cube") + look("fog")
-    monkeypatch.setattr(sd, "at_once", at_once)
+    monkeypatch.setattr(sd, "max_batch", max_batch)
     for a, b in zip(look(["a red cube", "fog"]), alone, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -307,7 +319,7 @@ def test_watching_changes_nothing(sd):
 )
 def test_before_any_network_is_asked(settings, says, sd, monkeypatch):
     """And by `sample` itself, not by its first frame."""
-    monkeypatch.setattr(sd.parts, "ask", lambda *_: pytest.fail("a network was asked"))
+    monkeypatch.setattr(sd.runner, "run", lambda *_: pytest.fail("a network was asked"))
     with pytest.raises(ValueError, match=says):
         sd.sample(**{"prompt": "a", **settings})
     with pytest.raises(ValueError, match=says):
@@ -357,6 +369,18 @@ def test_parameters_repeat_a_picture(sd, kind):
     )
 
 
+def test_a_partial_can_be_repeated(sd):
+    (picture,) = sd.generate(
+        "a", sampler=partial(SAMPLERS["ddim"], eta=0.5), seed=1, steps=3, progress=False, **SIZE
+    )
+    told = json.loads(picture.info["sdlib"])
+    assert (told["sampler"], told["sampler_options"]) == ("ddim", {"eta": 0.5})
+    again = {key: told[key] for key in told if key not in ("model", "dtype", "sdlib")}
+    assert np.array_equal(sd.generate(**again, progress=False)[0], picture)
+    plain = sd.generate(**again | {"sampler_options": {}}, progress=False)[0]
+    assert not np.array_equal(plain, picture)
+
+
 def test_a_sampler_of_ones_own(sd):
     """Ten lines, and it is told as one."""
 
@@ -367,12 +391,45 @@ def test_a_sampler_of_ones_own(sd):
     assert json.loads(picture.info["sdlib"])["sampler"] == {"own": "straight"}
 
 
+# --- another model than v1.5 ---
+
+
+def test_nothing_is_v1s_alone(tmp_path):
+    """Another schedule, prediction, sampler, size, autoencoder and length of text."""
+    config = StableDiffusionConfig(
+        UNetConfig.tiny(in_channels=8, out_channels=8),
+        VAEConfig(widths=(32, 32, 64), blocks=1, latent=8, scale=0.5),
+        CLIPTextConfig.tiny(length=20),
+        predicts="v",
+        schedule="linear",
+        schedule_options={"beta_end": 0.01, "zero_terminal_snr": True},
+        sampler="ddim",
+        sample_size=8,
+    )
+    networks = CLIPTextEncoder(config.text), UNet(config.unet), AutoencoderKL(config.vae)
+    sd = StableDiffusion(config, *map(fill, networks), device="cpu")
+    levels = schedule("linear", beta_end=0.01, zero_terminal_snr=True)
+    assert torch.equal(sd.diffusion.schedule.alpha_bar, levels.alpha_bar)
+    assert sd.diffusion.predicts.name == "v" and sd.tokenizer("a").shape == (1, 20)
+    *_, frame = sd.sample("a cat", steps=2, seed=1, maps=True, spacing="trailing")
+    assert frame.x.shape == (1, 8, 8, 8) and frame.decode()[0].size == (32, 32)
+    assert frame.preview()[0].size == (8, 8) and frame.maps[0][0][1].shape == (8, 8)
+    assert frame.parameters[0]["sampler"] == "ddim" and frame.parameters[0]["width"] == 32
+    (picture,) = sd.generate("a", image=PHOTO, mask=MASK, steps=2, progress=False)
+    assert picture.size == PHOTO.size
+    sd.save(tmp_path / "other.safetensors")
+    again = StableDiffusion.load(tmp_path / "other.safetensors", device="cpu")
+    assert again.config == config
+    *_, same = again.sample("a cat", steps=2, seed=1, spacing="trailing")
+    assert off(same.x, frame.x) < NEAR  # where it looks is not asked here
+
+
 # --- less memory ----------------------------------------------------------------------------------
 
 SAVES = {
-    "attention": {"attention_slices": 3, "vae_slices": False, "vae_tile": None, "at_once": None},
-    "one by one": {"attention_slices": 1, "vae_slices": True, "vae_tile": None, "at_once": None},
-    "split": {"attention_slices": 1, "vae_slices": False, "vae_tile": None, "at_once": 1},
+    "attention": {"attention_slices": 3, "vae_slices": False, "vae_tile": None, "max_batch": None},
+    "one by one": {"attention_slices": 1, "vae_slices": True, "vae_tile": None, "max_batch": None},
+    "split": {"attention_slices": 1, "vae_slices": False, "vae_tile": None, "max_batch": 1},
     "defaults": {},
 }
 
@@ -394,17 +451,17 @@ def test_tiles_give_nearly_the_same_picture(sd):
     (these weights are drawn; what a trained autoencoder decodes differs less).
     """
     size = {"width": 160, "height": 96, "count": 1}
-    tiled = tiny().save_memory(vae_tile=12, at_once=None)
+    tiled = tiny().save_memory(vae_tile=12, max_batch=None)
     off = np.abs(pixels(tiled, **size) - pixels(sd, **size))
     assert 0 < off.mean() < 0.25 * pixels(sd, **size).std()
 
 
-@pytest.mark.parametrize("name", ["attention_slices", "vae_tile", "at_once"])
+@pytest.mark.parametrize("name", ["attention_slices", "vae_tile", "max_batch"])
 def test_no_half_measures(name):
     sd = tiny()
     with pytest.raises(ValueError, match=f"{name} must be a whole number, at least 1; got 0"):
         sd.save_memory(**{name: 0})
-    assert sd.at_once is None and sd.vae.tile is None  # nothing half done
+    assert sd.max_batch is None and sd.vae.tile is None  # nothing half done
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -419,17 +476,46 @@ def test_saved_and_loaded(sd, name, tmp_path):
     assert torch.equal(last(again), last(sd))
 
 
+def test_loaded_from_two_threads(sd, tmp_path):
+    sd.save(tmp_path / "model")
+    found, errors = [], []
+
+    def open_it():
+        try:
+            found.append(StableDiffusion.load(tmp_path / "model", device="cpu"))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [Thread(target=open_it) for _ in range(2)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    assert not errors and all(torch.equal(last(one), last(sd)) for one in found)
+
+
+def test_the_small_model_is_opened_by_its_name(sd, tmp_path, monkeypatch):
+    sd.save(tmp_path / "mini")
+    monkeypatch.setattr("sdlib.pipeline.latent_diffusion.data_path", lambda name: tmp_path / name)
+    mini = StableDiffusion.load("mini", device="cpu")
+    assert mini.provenance["model"] == "mini" and torch.equal(last(mini), last(sd))
+
+    def missing(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr("sdlib.pipeline.latent_diffusion.data_path", missing)
+    with pytest.raises(FileNotFoundError, match="the mini model does not come with this copy"):
+        StableDiffusion.load("mini")
+
+
 def test_loaded_in_half_precision(sd, tmp_path):
     sd.save(tmp_path / "half", torch.float16)
     again = StableDiffusion.load(tmp_path / "half", device="cpu", dtype="bfloat16")
-    assert again.made_by == {"model": "half", "dtype": "bfloat16"}
-    assert {p.dtype for n in again.parts.networks.values() for p in n.parameters()} == {
+    assert again.provenance == {"model": "half", "dtype": "bfloat16"}
+    assert {p.dtype for n in again.runner.networks.values() for p in n.parameters()} == {
         torch.bfloat16
     }
     assert off(last(again, guidance_scale=2.0), last(sd, guidance_scale=2.0)) < 0.15
 
 
-def test_swapped_parts_are_told(sd, tmp_path):
+def test_replaced_parts_are_told(sd, tmp_path):
     sd.save(tmp_path / "one")
     paths = {"vae": tmp_path / "one" / "vae", "text": tmp_path / "one/"}
     again = StableDiffusion.load(tmp_path / "one", device="cpu", **paths)
@@ -471,13 +557,13 @@ def test_a_tokenizer_of_transformers(sd, tmp_path):
 
     for name, text in sd.tokenizer.files().items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    other = Bare(CLIPTokenizer.from_pretrained(tmp_path))
-    networks = sd.parts.networks
-    beside = StableDiffusion(sd.config, **networks, tokenizer=other, device="cpu")
-    assert torch.equal(last(beside, "a red cube"), last(sd, "a red cube"))
-    assert beside.save(tmp_path / "model.safetensors") is None
+    bare = Bare(CLIPTokenizer.from_pretrained(tmp_path))
+    networks = sd.runner.networks
+    other = StableDiffusion(sd.config, **networks, tokenizer=bare, device="cpu")
+    assert torch.equal(last(other, "a red cube"), last(sd, "a red cube"))
+    assert other.save(tmp_path / "model.safetensors") is None
     with pytest.raises(ValueError, match="tokenizer"):
-        beside.save(tmp_path / "folder")
+        other.save(tmp_path / "folder")
 
 
 @pytest.mark.full

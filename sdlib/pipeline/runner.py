@@ -1,37 +1,41 @@
-"""Three networks and a device: which is there, and what if one overflows (Chapter 22)."""
+"""Networks and a device: which is there, and what if one overflows (Chapter 22)."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sdlib.diffusion.condition import Condition, move, tensors
+from sdlib.weights.parts import PARTS
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LARGE = 1e10  # beyond this, float32 cannot hold the squares that norms sum up
-NAMES = {"text": "text encoder", "unet": "U-Net", "vae": "autoencoder"}
 
 
-class Parts:
-    """The networks of a Stable Diffusion, which are asked one at a time.
+class NetworkRunner:
+    """The networks of a model on a device, run one at a time, whichever thread asks.
+
+    It never switches gradients: they go through to inputs and parameters where torch records them.
 
     Args:
-        text, unet, vae: the networks.
+        networks: by their names in `sdlib.weights.parts.PARTS`.
         device: where they run; by default CUDA, else MPS, else the CPU.
         offload: keep on the device only the network that is at work, the others on the CPU.
     """
 
     def __init__(
         self,
-        text: nn.Module,
-        unet: nn.Module,
-        vae: nn.Module,
+        networks: Mapping[str, nn.Module],
         device: str | torch.device | None = None,
         offload: bool = False,
     ):
-        self.networks = {"text": text, "unet": unet, "vae": vae}
+        self.networks = dict(networks)
         self.device = pick_device(device)
         self.offload = offload and self.device.type != "cpu"
+        self._lock = RLock()
         for part, network in self.networks.items():
             network.to("cpu" if self.offload else self.device)
             if part == "vae":
@@ -39,42 +43,44 @@ class Parts:
             elif next(network.parameters()).dtype != torch.float32:
                 network.to(memory_format=torch.channels_last)  # what kernels for halves are fast in
 
-    def ask(self, part: str, f: Callable, *inputs: Any) -> Tensor:
-        """`f(network, *inputs)`, where the network runs and in its precision.
+    def run(self, part: str, f: Callable[..., Tensor], *inputs: Condition) -> Tensor:
+        """`f(network, *inputs)`, where the network is and in its precision.
 
         What overflows in half precision is computed again in float32, in which that network then
         stays: no picture is made of NaN.
 
+        Args:
+            part: the network's name: "text", "unet", "vae".
+            f: gives a tensor.
+            inputs: tensors, or dicts of tensors; numbers that stand alone for a sample (times)
+                keep their precision.
+
         Raises:
             ValueError: for inputs or weights of which nothing finite comes in float32 either.
-
-        Args:
-            part: "text", "unet" or "vae".
-            f: gives a tensor.
-            inputs: tensors, or dicts of tensors.
         """
-        network = self._at_work(part)
-        like = next(network.parameters())
-        with torch.no_grad():
-            out = f(network, *(_like(value, like) for value in inputs))
-        if bool(torch.isfinite(out).all()):
-            return out
-        if not all(map(_sane, inputs)):
-            raise ValueError(
-                f"the {NAMES[part]} was given NaN or infinity, or numbers beyond {LARGE:g}: what "
-                "came before grew too large. A guidance_scale nearer to 1 may help."
+        words = PARTS[part].words
+        with self._lock:
+            network = self._at_work(part)
+            dtype = next(network.parameters()).dtype
+            out = f(network, *(move(value, next(network.parameters())) for value in inputs))
+            if bool(torch.isfinite(out).all()):
+                return out
+            # NaN is not below any number
+            if not all(bool((x.abs() < LARGE).all()) for x in tensors(inputs)):
+                raise ValueError(
+                    f"the {words} was given NaN or infinity, or numbers beyond {LARGE:g}: what "
+                    "came before grew too large. A guidance_scale nearer to 1 may help."
+                )
+            if dtype == torch.float32:
+                raise ValueError(
+                    f"the {words} gave NaN or infinity in float32; its weights must be damaged."
+                )
+            warnings.warn(
+                f"the {words} overflowed in {short(dtype)}; from here on it runs in float32.",
+                stacklevel=2,
             )
-        if like.dtype == torch.float32:
-            raise ValueError(
-                f"the {NAMES[part]} gave NaN or infinity in float32; its weights must be damaged."
-            )
-        warnings.warn(
-            f"the {NAMES[part]} overflowed in {short(like.dtype)}; from here on "
-            "it runs in float32.",
-            stacklevel=2,
-        )
-        network.float()
-        return self.ask(part, f, *inputs)
+            network.float()
+            return self.run(part, f, *inputs)
 
     def _at_work(self, part: str) -> nn.Module:
         """The network; if offloading, it alone is on the device."""
@@ -84,6 +90,13 @@ class Parts:
                     network.to("cpu")
             self.networks[part].to(self.device)
         return self.networks[part]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock, which can be neither copied nor pickled."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=RLock())
 
 
 def _channels_last(network: nn.Module) -> None:
@@ -118,18 +131,3 @@ def usable(device: str | torch.device | None) -> torch.device:
 def short(dtype: torch.dtype | str) -> str:
     """A precision's name."""
     return str(dtype).removeprefix("torch.")
-
-
-def _like(value: Any, parameter: Tensor) -> Any:
-    """On the parameter's device; images and tokens also in its precision."""
-    if isinstance(value, dict):
-        return {key: _like(item, parameter) for key, item in value.items()}
-    fractions = value.is_floating_point() and value.ndim > 1  # times stay exact
-    return value.to(parameter.device, parameter.dtype if fractions else None)
-
-
-def _sane(value: Any) -> bool:
-    """Whether all is finite, and far from what float32 cannot hold."""
-    if isinstance(value, dict):
-        return all(map(_sane, value.values()))
-    return bool((value.abs() < LARGE).all())  # which NaN is not

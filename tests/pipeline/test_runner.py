@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sdlib.pipeline.parts import Parts, pick_device
+from sdlib.pipeline.runner import NetworkRunner, pick_device
 from tests.pipeline.common import SIZE, converted, off, tiny
 
 
@@ -24,26 +24,26 @@ class Times(nn.Module):
         return self.weight * x
 
 
-def parts(weight=2.0, **options):
-    return Parts(Times(), Times(weight), Times(), **{"device": "cpu", **options})
+def runner(weight=2.0, **options):
+    networks = {"text": Times(), "unet": Times(weight), "vae": Times()}
+    return NetworkRunner(networks, **{"device": "cpu", **options})
 
 
 def call(network, x, *_):
     return network(x)
 
 
-def test_asked_in_the_precision_of_the_network():
+def test_run_in_the_precision_of_the_network():
     seen = {}
 
     def look(network, x, t, cond):
         seen.update(x=x.dtype, t=t.dtype, context=cond["context"].dtype, ids=cond["ids"].dtype)
-        assert not torch.is_grad_enabled()
         return network(x)
 
-    p = parts()
+    p = runner()
     p.networks["unet"].bfloat16()
     x, t = torch.ones(2, 3, dtype=torch.float64), torch.tensor([981.0, 1.0], dtype=torch.float64)
-    out = p.ask("unet", look, x, t, {"context": x, "ids": torch.ones(2, 3, dtype=torch.int64)})
+    out = p.run("unet", look, x, t, {"context": x, "ids": torch.ones(2, 3, dtype=torch.int64)})
     assert out.dtype == torch.bfloat16
     # times stay as they are: 981 is no bfloat16
     assert seen == {
@@ -55,10 +55,10 @@ def test_asked_in_the_precision_of_the_network():
 
 
 def test_what_overflows_is_computed_again():
-    p = parts(weight=60000.0)
+    p = runner(weight=60000.0)
     p.networks["unet"].half()
     with pytest.warns(UserWarning) as caught:
-        out = p.ask("unet", call, torch.full((1, 2), 3.0))
+        out = p.run("unet", call, torch.full((1, 2), 3.0))
     assert [str(w.message) for w in caught] == [
         "the U-Net overflowed in float16; from here on it runs in float32."
     ]
@@ -66,23 +66,23 @@ def test_what_overflows_is_computed_again():
     assert p.networks["unet"].weight.dtype == torch.float32
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
-        p.ask("unet", call, torch.full((1, 2), 3.0))
+        p.run("unet", call, torch.full((1, 2), 3.0))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.filterwarnings("ignore:the U-Net overflowed")
 def test_damaged_weights(bad, dtype):
-    p = parts(weight=bad)
+    p = runner(weight=bad)
     p.networks["unet"].to(dtype)
     with pytest.raises(ValueError, match="the U-Net gave NaN or infinity in float32; its weights"):
-        p.ask("unet", call, torch.ones(1, 2))
+        p.run("unet", call, torch.ones(1, 2))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1e30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_damaged_inputs_are_not_blamed_on_weights(bad, dtype):
-    p = parts(weight=1e10 if dtype == torch.float32 else 2.0)
+    p = runner(weight=1e10 if dtype == torch.float32 else 2.0)
     p.networks["unet"].to(dtype)
     x = torch.tensor([[1.0, bad]], dtype=torch.float64)
     for f, inputs in [
@@ -90,7 +90,7 @@ def test_damaged_inputs_are_not_blamed_on_weights(bad, dtype):
         (lambda network, x, cond: network(cond["concat"]), (torch.ones(1, 2), {"concat": x})),
     ]:
         with pytest.raises(ValueError, match="the U-Net was given NaN or infinity, or numbers bey"):
-            p.ask("unet", f, *inputs)
+            p.run("unet", f, *inputs)
     assert p.networks["unet"].weight.dtype == dtype  # which is not to blame
 
 
@@ -100,16 +100,16 @@ def test_guidance_without_measure():
 
 
 def test_without_offloading_all_are_on_the_device():
-    p = parts()
+    p = runner()
     assert p.device == torch.device("cpu")
-    p.ask("vae", call, torch.ones(1, 2))
+    p.run("vae", call, torch.ones(1, 2))
     assert [n.moves for n in p.networks.values()] == [["cpu"], ["cpu"], ["cpu"]]
 
 
 def test_offloading_keeps_one_on_the_device(monkeypatch):
     """The meta device stands for one that is not the CPU: moves are noted, and not made."""
     monkeypatch.setattr(nn.Module, "to", lambda self, *args, **kwargs: self)
-    p = parts(device="meta", offload=True)
+    p = runner(device="meta", offload=True)
     for part in ("text", "unet", "unet", "vae", "unet"):
         p._at_work(part)
         there = {name for name, network in p.networks.items() if network.moves[-1] == "meta"}
@@ -119,7 +119,7 @@ def test_offloading_keeps_one_on_the_device(monkeypatch):
 def test_offloading_brings_a_network_to_the_device_first():
     """In the order in which memory needs it: others leave before one comes."""
     order = []
-    p = parts(offload=True)
+    p = runner(offload=True)
     p.device, p.offload = torch.device("meta"), True
     for name, network in p.networks.items():
 
@@ -201,6 +201,7 @@ def test_a_picture_in_spite_of_an_overflow():
     assert frames[-1].x.isfinite().all() and len(frames) == 4
     for frame in frames:
         assert all(image.isfinite().all() for _, image in frame.maps[0])
+    assert frames[-1].parameters[0]["dtype"] == "float32"  # which it is by now
     *_, right = tiny().sample("a cat", steps=3, seed=1, **SIZE)
     assert off(frames[-1].x, right.x) < 0.01
 
@@ -220,10 +221,10 @@ def test_the_autoencoder_is_channels_last_and_can_be_shared():
     sd = tiny()
     weight = sd.vae.decoder.up[0].blocks[0].conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
-    Parts(*sd.pack().parts.networks.values(), device="cpu")
+    NetworkRunner(sd.pack().runner.networks, device="cpu")
 
 
 def test_packing_is_for_the_cpu():
     sd = tiny()
-    sd.parts.device = torch.device("meta")  # stands for one that is not
+    sd.runner.device = torch.device("meta")  # stands for one that is not
     assert not sd.pack().unet.stem.weight.is_mkldnn
