@@ -49,12 +49,21 @@ def train(args) -> int:
         )
     except TrainingDiverged as error:
         raise ValueError(str(error)) from error
+    if not is_main_process():
+        return 0
     path = save_trained(network, card, args.out)
     checkpoint.unlink(missing_ok=True)
     print(f"{path}: {recipe.steps} steps")
     for name, value in recipe.figures(card):
         print(f"  {name:<40}{value}")
     return 0
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process, or the first of those that train together."""
+    from accelerate import PartialState
+
+    return PartialState().is_main_process
 
 
 def settings(pairs: list[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -160,10 +161,12 @@ def run(
         every: steps between two checkpoints, validations and sheets.
         tensorboard: log there as well.
         progress: show a bar.
+
+    Of several processes, the main one judges, draws and has the figures in its card.
     """
     network = recipe.make_network()
     ema = EMA(network, recipe.ema_decay)
-    started, steps = time.perf_counter(), 0
+    main, started, steps = PartialState().is_main_process, time.perf_counter(), 0
     if folder is None:
         for _ in train_steps(recipe, network, ema, progress=progress):
             steps += 1
@@ -179,13 +182,14 @@ def run(
             for step in walk:
                 steps += 1
                 losses(step)
-                if step.step % every == 0 or step.step == recipe.steps:
+                if main and (step.step % every == 0 or step.step == recipe.steps):
                     row = recipe.validate(ema.network)
                     if row:
                         validation({"step": step.step, **row})
                     _draw_sheet(recipe, ema.network, folder, step.step)
-    hours = {"seconds": round(time.perf_counter() - started), "of_steps": steps, **hardware()}
-    return ema.network, {**asdict(recipe), **recipe.evaluate(ema.network), "training": hours}
+    spent = {"seconds": round(time.perf_counter() - started), "of_steps": steps, **hardware()}
+    figures = recipe.evaluate(ema.network) if main else {}
+    return ema.network, {**asdict(recipe), **figures, "training": spent}
 
 
 CHECKPOINT = "checkpoint.pt"
