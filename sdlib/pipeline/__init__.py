@@ -6,7 +6,7 @@
     for frame in sd.sample("the same, at dawn", steps=20):
         frame.preview()[0]
 
-How pictures are made is in `settings` (checked in `validation`), and what is asked for is checked in
+How pictures are made is in `settings` (checked in `validation`); what is asked for is checked in
 `request`. A `runner` runs the networks, `unet` makes a denoiser of one, `latent_diffusion` holds
 them; `stable_diffusion` composes these with the samplers and guidance of `sdlib.diffusion`, and
 shows each step as a `frame`. For walks of one's own there are `sd.denoiser(prompt)`,

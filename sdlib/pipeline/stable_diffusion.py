@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class StableDiffusion(LatentDiffusion):
-    """Stable Diffusion: a `LatentDiffusion`, made or loaded as that is, and pictures for prompts."""
+    """Stable Diffusion: a `LatentDiffusion`, made or loaded as one, and pictures for prompts."""
 
     def generate(
         self,
