@@ -293,7 +293,7 @@ class LatentDiffusion:
     # --- the networks -----------------------------------------------------------------------------
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids `[b, n]`, n a multiple of 77, to the vectors of their tokens `[b, n, 768]`."""
+        """Token ids `[b, n]`, n whole windows, to the vectors of their tokens `[b, n, width]`."""
         windows = ids.reshape(-1, self.config.text.length)
         self.text.check_ids(windows)
         windows, places = windows.unique(dim=0, return_inverse=True)  # each is read once

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sdlib.diffusion.condition import join, move, repeat, take
+from sdlib.diffusion.condition import join, move, repeat, take, tensors
 
 
 def conditions(b):
@@ -85,3 +85,10 @@ def test_what_does_not_fit_is_said():
     for other in (text, {"b": text}, {"a": text, "b": text}):
         with pytest.raises(ValueError, match="the same keys of a dict"):
             repeat(other, 2, {"a": text})
+
+
+def test_all_tensors_of_a_condition():
+    a, b, c = torch.ones(1), torch.ones(2), torch.ones(3)
+    found = list(tensors({"residuals": (a, b), "context": c}))
+    assert [len(x) for x in found] == [3, 1, 2] and list(tensors(a)) == [a]
+    assert list(tensors(None)) == []
