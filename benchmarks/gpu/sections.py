@@ -131,13 +131,18 @@ def speed(bench: Bench, add: Callable, mode: str) -> str | None:
             add(f"{name}, {who}", figures.least, "s", median=figures.median)
         aim = RATIOS[mode]
         if THEIRS in found:
-            add(f"{name}: time of diffusers'", found[OURS].least / found[THEIRS].least, "", aim)
+            add(
+                f"{name}: time relative to diffusers",
+                found[OURS].least / found[THEIRS].least,
+                "",
+                aim,
+            )
         if part == "image" and mode != "reduce-overhead":  # whose memory stays taken
             for who, figures in found.items():
                 add(f"{name}, {who}: memory", figures.memory, "GB")
             if THEIRS in found:
                 ratio = found[OURS].memory / found[THEIRS].memory
-                add(f"{name}: memory of diffusers'", ratio, "", aim)
+                add(f"{name}: memory relative to diffusers", ratio, "", aim)
         if part == "image" and bench.matmul:
             size = bench.size
             work = picture_flops(size.networks[-1], size.pixels, size.steps) / 1e12

@@ -59,11 +59,11 @@ def _state(part: dict[str, Any]) -> str:
 
 def _row(row: dict[str, Any]) -> str:
     """What was measured, with the median in brackets, and the aim with whether it was met."""
-    measured = number(row["value"])
+    measured = f"{number(row['value'])}\u00a0{plain(row['unit'])}".strip()
     if row.get("median") is not None:
         measured += f" ({number(row['median'])})"
     aim = f"≤ {row['aim']:g}, {'met' if row['met'] else '**missed**'}" if "aim" in row else ""
-    return f"| {plain(row['what'])} | {measured} {plain(row['unit'])} | {aim} |"
+    return f"| {plain(row['what'])} | {measured} | {aim} |"
 
 
 def number(value: float | None) -> str:
