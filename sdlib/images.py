@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from sdlib.checks import count
+from sdlib.files import expand
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,6 +35,8 @@ WRITES = {  # suffix: Pillow's name, and how
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"lossless": True}),
 }
+SIDES = {"JPEG": 65_500, "WEBP": 16_383}  # pixels that a side may have
+JPEG_NOTES = 65_000  # bytes of parameters: a JPEG's segments hold no more than 65,533 of EXIF
 WHITES = (1, 255, 65535)  # what white may be in a picture that does not say
 EXIF, USER_COMMENT, ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"  # EXIF 2.3, sections 4.6.3 and 4.6.5
 LONGEST = 1_000_000  # characters of parameters that are looked at
@@ -184,16 +187,17 @@ def save(image: "Image", path: str | os.PathLike) -> Path:
 
     What `image.info["sdlib"]` holds (the JSON text of an object) goes with it: into a text chunk
     of a PNG, into the EXIF comment of the others. PNG and WebP keep every pixel; JPEG does not.
+    Where that is more than a JPEG has room for, the picture is saved without, which warns.
 
     Raises:
-        ValueError: for another kind of file.
+        ValueError: for another kind of file, or more pixels than it can have.
         OSError: for a folder that is not there, or cannot be written to.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    path = Path(path)
-    check_suffix(path)
+    path = expand(path)
+    check_suffix(path, *image.size)
     name, options = WRITES[path.suffix.lower()]
     text = image.info.get("sdlib")
     if text is not None and name == "PNG":
@@ -201,9 +205,16 @@ def save(image: "Image", path: str | os.PathLike) -> Path:
         chunks.add_itxt("sdlib", json.dumps(json.loads(text)))
         options = {**options, "pnginfo": chunks}
     elif text is not None:
-        exif = Image.Exif()
-        exif[EXIF] = {USER_COMMENT: ASCII + json.dumps(json.loads(text)).encode("ascii")}
-        options = {**options, "exif": exif}
+        notes, exif = json.dumps(json.loads(text)).encode("ascii"), Image.Exif()
+        if name == "JPEG" and len(notes) > JPEG_NOTES:
+            warnings.warn(
+                f"{str(path)!r} is saved without its parameters: their {len(notes):,} bytes are "
+                "more than a JPEG has room for. A .png or .webp keeps them.",
+                stacklevel=2,
+            )
+        else:
+            exif[EXIF] = {USER_COMMENT: ASCII + notes}
+            options = {**options, "exif": exif}
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"there is no folder {str(path.parent)!r} to write {path.name!r} to."
@@ -218,10 +229,22 @@ def save(image: "Image", path: str | os.PathLike) -> Path:
     return path
 
 
-def check_suffix(path: str | os.PathLike) -> None:
-    """Refuse a name that `save` cannot write, before there is a picture to lose."""
-    if Path(path).suffix.lower() not in WRITES:
+def check_suffix(path: str | os.PathLike, *sides: int) -> None:
+    """Refuse a name that `save` cannot write, before there is a picture to lose.
+
+    Args:
+        path: the name.
+        sides: as many pixels as the picture will have, if that is known.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITES:
         raise ValueError(f"a picture's name must end in {', '.join(WRITES)}; got {str(path)!r}.")
+    most = SIDES.get(WRITES[suffix][0])
+    if most and max(sides, default=0) > most:
+        raise ValueError(
+            f"a side of a {suffix} has at most {most:,} pixels; this has {max(sides):,}: save it "
+            "as a .png."
+        )
 
 
 def parameters(source: "str | os.PathLike | Image") -> dict:
@@ -277,9 +300,10 @@ def _read(source) -> "Image":
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(source, str | os.PathLike):
-        if not Path(source).exists():
+        source = expand(source)
+        if not source.exists():
             raise FileNotFoundError(f"there is no file {_name(source)}.")
-        if Path(source).is_dir():
+        if source.is_dir():
             raise ValueError(f"{_name(source)} is a folder; give a picture.")
     elif not isinstance(source, Image.Image):
         raise ValueError(

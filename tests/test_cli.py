@@ -50,9 +50,10 @@ def test_names_with_and_without_underscores(name):
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "unipc"])
-def test_animate_writes_a_film(tmp_path, capsys, sampler):
+def test_animate_writes_a_film(tmp_path, capsys, monkeypatch, sampler):
+    monkeypatch.setenv("HOME", str(tmp_path)), monkeypatch.setenv("USERPROFILE", str(tmp_path))
     out = tmp_path / "new" / "roll.gif"
-    arguments = ["animate", "swissroll", "--out", str(out), "--frames", "4", "--points", "50"]
+    arguments = ["animate", "swissroll", "--out=~/new/roll.gif", "--frames", "4", "--points", "50"]
     assert cli.main([*arguments, "--sampler", sampler]) == 0
     picture = Image.open(out)
     assert picture.n_frames == 4 and picture.size == (480, 480)
@@ -75,14 +76,21 @@ def test_a_walk_starts_as_noise_ends_as_data_and_repeats():
     assert spread.median() < 0.05  # on one of the three rings
 
 
-def test_train_writes_weights_and_card_and_removes_its_checkpoint(small, tmp_path, capsys):
+def test_train_writes_weights_and_card_and_removes_its_checkpoint(
+    small, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path)), monkeypatch.setenv("USERPROFILE", str(tmp_path))
     settings = ["--set", "steps=2", "lr=1e-3", "--set", "predicts=eps"]
-    assert cli.main(["train", "swissroll", "--out", str(tmp_path), *settings]) == 0
+    assert cli.main(["train", "swissroll", "--out=~/", *settings]) == 0
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
         "losses.csv",
         "swiss_roll.json",
         "swiss_roll.safetensors",
     ]
+    plain = tmp_path / "plain"
+    plain.touch()
+    for name in ("swiss_roll.json", "swiss_roll.safetensors"):  # for others to read as any file is
+        assert (tmp_path / name).stat().st_mode == plain.stat().st_mode
     card = json.loads((tmp_path / "swiss_roll.json").read_text())
     assert (card["steps"], card["lr"], card["predicts"]) == (2, 0.001, "eps")
     assert card["training"]["of_steps"] == 2 and card["training"]["processor"]
@@ -195,6 +203,17 @@ def test_user_errors_are_one_sentence(arguments, message, capsys):
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
 
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried 9 GB")])
+def test_memory_that_runs_out_is_a_sentence(monkeypatch, capsys, error):
+    def run(*_):
+        raise error
+
+    monkeypatch.setattr("sdlib.viz.film.walk", run)
+    assert cli.main(["animate", "rings", "--out", "a.gif"]) == 2
+    captured = capsys.readouterr().err
+    assert captured.startswith("sdlib: there is too little memory for this")
+    assert captured.count("\n") == 1
 
 def test_broken_files_are_told_apart(tmp_path, capsys):
     for name, message in [("a.safetensors", "is JSON text, not weights"), ("a.json", "not a card")]:

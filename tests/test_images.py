@@ -488,3 +488,33 @@ def test_a_preview_of_other_latents_has_colors_that_mean_nothing():
     assert preview(latents[:, :2])[0].getpixel((0, 0)) == (255, 64, 128)
     assert preview(latents[:, 1:2])[0].getpixel((0, 0)) == (64, 64, 64)
     assert preview(latents)[0].getpixel((0, 0)) != (255, 64, 128)
+
+
+def test_paths_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert save(picture(), "~/a.png") == tmp_path / "a.png"
+    assert open_image("~/a.png").size == picture().size
+
+
+@pytest.mark.parametrize("suffix, side", [("webp", 16_384), ("jpg", 65_501)])
+def test_more_pixels_than_a_format_has(tmp_path, suffix, side):
+    with pytest.raises(
+        ValueError, match=f"a side of a .{suffix} has at most .*: save it as a .png"
+    ):
+        save(Image.new("RGB", (side, 1)), tmp_path / f"a.{suffix}")
+    save(Image.new("RGB", (side - 1, 1)), tmp_path / f"a.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "png"])
+def test_parameters_of_any_length(tmp_path, suffix):
+    """What a JPEG has no room for, it goes without."""
+    image, text = picture(), {"prompt": "猫" * 11_000}
+    image.info["sdlib"] = json.dumps(text)
+    if suffix == "jpg":
+        with pytest.warns(UserWarning, match="66,014 bytes are more than a JPEG has room for"):
+            save(image, tmp_path / "a.jpg")
+        assert open_image(tmp_path / "a.jpg").size == image.size
+    else:
+        save(image, tmp_path / f"a.{suffix}")
+        assert parameters(tmp_path / f"a.{suffix}") == text

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-from sdlib.commands import named
+from sdlib.commands import named, out_of_memory, tell
+from sdlib.files import expand
 from sdlib.pipeline.settings import OWN, TEXT, WHOLE, Settings
 
 # Kind and help of all that a picture carries and `--like` takes up: what it shows, and from what
@@ -39,13 +40,13 @@ def register(commands) -> None:
              "model that ships)")  # fmt: skip
     add("--vae", metavar="PATH", help="take the autoencoder from here")
     add("--text", metavar="PATH", help="take the text encoder from here")
-    add("--out", metavar="PATH",
+    add("--out", metavar="PATH", type=os.path.expanduser, 
         help="a .png, .jpg or .webp, which is replaced, or a folder; by default a new name made "
              "of prompt and seed, here; of several pictures, name-1.png is the first")  # fmt: skip
-    add("--like", metavar="PATH", type=Path,
+    add("--like", metavar="PATH", type=expand,
         help="take the settings of a picture made by sdlib; options go first")  # fmt: skip
-    add("--image", metavar="PATH", type=Path, help="a picture to start from")
-    add("--mask", metavar="PATH", type=Path, help="white where to repaint --image")
+    add("--image", metavar="PATH", type=expand, help="a picture to start from")
+    add("--mask", metavar="PATH", type=expand, help="white where to repaint --image")
     add("--count", metavar="INT", type=int, help="pictures, with seeds upward (default: 1)")
     for name, (kind, words) in SETTINGS.items():
         default = f" (default: {DEFAULTS[name]})" if name in DEFAULTS else ""
@@ -73,8 +74,6 @@ def generate(args) -> int:
         raise ValueError('say what to show: sdlib generate "a lighthouse in a storm".')
     check(args, settings)
 
-    import torch
-
     from sdlib.pipeline import StableDiffusion
 
     other = {part: getattr(args, part) for part in ("vae", "text") if getattr(args, part)}
@@ -88,13 +87,18 @@ def generate(args) -> int:
             sd = sd.save_memory() if args.save_memory else sd.pack()
             compare(args.like, carried, sd.provenance)
             pictures = sd.generate(**settings, progress=bar)
-        except torch.cuda.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
             raise ValueError(
-                "the device has too little memory for this; make --width, --height or --count "
-                "smaller, or add --offload, --save-memory or --dtype float16."
+                "there is too little memory for this; make --width, --height or --count smaller, "
+                "or add --save-memory, --dtype bfloat16 or, on a GPU, --offload."
             ) from None
-    for number, picture in enumerate(pictures, start=1):
-        keep(picture, args.out, number if len(pictures) > 1 else None)
+        saved = [
+            keep(picture, args.out, number if len(pictures) > 1 else None)
+            for number, picture in enumerate(pictures, start=1)
+        ]
+    print("\n".join(saved), flush=True)  # only now: where this fails, no picture is lost
     return 0
 
 
@@ -142,7 +146,7 @@ def compare(like: Path | None, carried: dict, here: dict) -> None:
 def check(args, settings: dict) -> None:
     """Refuse what can be refused before the model is loaded, which takes long."""
     from sdlib.diffusion import SAMPLERS
-    from sdlib.images import WRITES, check_suffix, open_image, open_mask
+    from sdlib.images import check_suffix, open_image, open_mask
     from sdlib.pipeline.latent_diffusion import MINI, shipped_mini
     from sdlib.pipeline.request import check_mask, make_jobs
     from sdlib.pipeline.runner import usable
@@ -176,8 +180,9 @@ def check(args, settings: dict) -> None:
             open_mask(mask, picture.width, picture.height)
     usable(args.device)
     if args.out:
-        if Path(args.out).suffix.lower() not in WRITES and not is_folder(args.out):
-            check_suffix(args.out)
+        if not is_folder(args.out):
+            sides = (settings[name] for name in ("width", "height") if name in settings)
+            check_suffix(args.out, *sides)
         try:
             folder(args.out).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -201,23 +206,26 @@ def folder(out: str | None) -> Path:
     return Path(out) if is_folder(out) else Path(out).parent
 
 
-def keep(picture, out: str | None, number: int | None) -> None:
-    """Write a picture, and say where; if --out fails by now, in a new folder for what is passing.
+def keep(picture, out: str | None, number: int | None) -> str:
+    """Write a picture; if --out fails by now, in a new folder for what is passing.
 
     Args:
         picture: with its parameters.
         out: --out.
         number: tells several pictures apart; None if it is the only one.
+
+    Returns:
+        A line that says where it is.
     """
     from sdlib.images import parameters
 
     made = parameters(picture)
     try:
         path = write(picture, out, number, made)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         path = write(picture, f"{tempfile.mkdtemp(prefix='sdlib-')}/", None, made)
         note(f"{error} The picture is in {str(path)!r} instead.")
-    print(f"{path}: seed {made['seed']}, {picture.width} x {picture.height}", flush=True)
+    return f"{path}: seed {made['seed']}, {picture.width} x {picture.height}"
 
 
 def write(picture, out: str | None, number: int | None, made: dict) -> Path:
@@ -238,7 +246,7 @@ def write(picture, out: str | None, number: int | None, made: dict) -> Path:
 
 def note(text: str) -> None:
     """A sentence about what may not be meant, for people who go on."""
-    print(f"sdlib: note: {text}", file=sys.stderr)
+    tell(f"note: {text}")
 
 
 @contextmanager

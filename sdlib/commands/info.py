@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdlib.commands import named
+from sdlib.files import expand
 
 PACKAGES = ("torch", "numpy", "safetensors", "huggingface_hub", "pillow", "accelerate",
             "matplotlib", "anywidget")  # fmt: skip
@@ -55,7 +56,7 @@ def describe(path: str | Path, check: bool = False) -> list[str]:
     from sdlib.images import WRITES, parameters
     from sdlib.weights.files import is_index
 
-    file = Path(path).expanduser()
+    file = expand(path)
     if not file.exists():
         return shipped(str(path))
     if file.suffix == ".json" and not is_index(file):

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from sdlib.commands import at_least, named
+from sdlib.files import expand
 
 
 def register(commands) -> None:
     """Add the commands of this room to the command line."""
     one = commands.add_parser("animate", help="film points that condense from noise into a shape")
     one.add_argument("name", metavar="NAME", help="a shipped model or a data set, as swissroll")
-    one.add_argument("--out", type=Path, help="a .gif or .webp (default: ./NAME.gif)")
+    one.add_argument("--out", type=expand, help="a .gif or .webp (default: ./NAME.gif)")
     one.add_argument("--frames", type=int, default=60, help="pictures in the film (default: 60)")
     one.add_argument("--points", type=int, default=3000, help="particles (default: 3000)")
     one.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from sdlib.commands import at_least, named
+from sdlib.files import expand
 
 
 def register(commands) -> None:
@@ -11,7 +12,7 @@ def register(commands) -> None:
     one = commands.add_parser("train", help="train a recipe; goes on where it was interrupted")
     add = one.add_argument
     add("name", metavar="NAME", help="a recipe, as swiss_roll; a name that is none lists all")
-    add("--out", type=Path, default=Path("runs"),
+    add("--out", type=expand, default=Path("runs"),
         help="the folder for weights and card; checkpoint, logs and sheets go into NAME in it "
              "(default: ./runs)")  # fmt: skip
     add("--set", metavar="KEY=VALUE", nargs="+", default=[], dest="settings", action="extend",
@@ -24,7 +25,7 @@ def register(commands) -> None:
 
     one = commands.add_parser("reproduce", help="train what ships again and compare the cards")
     one.add_argument("names", nargs="*", metavar="NAME", help="recipes (default: all)")
-    one.add_argument("--out", type=Path, help="keep the new weights and cards in this folder")
+    one.add_argument("--out", type=expand, help="keep the new weights and cards in this folder")
     one.set_defaults(run=reproduce)
 
 

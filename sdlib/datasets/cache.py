@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from sdlib.checks import count, finite
+from sdlib.files import expand
+from sdlib.progress import Bar
 
 
 @torch.no_grad()
@@ -48,7 +49,7 @@ def cache(
         ValueError: without images or a name, for a file that is no such cache (it is left as it
             is), or for an encoder's output that is not finite or not one row an image.
     """
-    path, batch = Path(path), count("batch", batch)
+    path, batch = expand(path), count("batch", batch)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to keep the cache in.")
     if not isinstance(name, str) or not name:
@@ -61,7 +62,7 @@ def cache(
         if found is not None:
             return found
     rows = []
-    for start in tqdm(range(0, len(images), batch), disable=not progress, unit="batch"):
+    for start in Bar(range(0, len(images), batch), disable=not progress, unit="batch"):
         chosen = range(start, min(start + batch, len(images)))
         out = encode(torch.stack([_pixels(images[i]) for i in chosen]))
         if not isinstance(out, Tensor) or out.ndim < 1 or len(out) != len(chosen):

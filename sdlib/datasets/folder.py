@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sdlib.checks import count
+from sdlib.files import expand
 from sdlib.images import open_image, to_tensor
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Folder:
     def __init__(
         self, path: str | os.PathLike, size: int = 64, generator: torch.Generator | None = None
     ):
-        self.path, self.size, self.generator = Path(path), count("size", size), generator
+        self.path, self.size, self.generator = expand(path), count("size", size), generator
         captions, unreadable = read_captions(path), {}
         for file in captions:
             try:
@@ -141,7 +142,7 @@ def read_captions(path: str | os.PathLike) -> dict[Path, str]:
         UserWarning: for images without a caption and captions without an image, which are left
             out: how many they are, and the first of them.
     """
-    path = Path(path)
+    path = expand(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no folder {str(path)!r}.")
     if not path.is_dir():

@@ -13,7 +13,7 @@ Either way `t` is exactly what a network is told in training, and time runs from
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from numbers import Integral
 from typing import Any
@@ -46,6 +46,13 @@ class Schedule:
     t_min: float = 0.0
     table: Tensor | None = None
     made: tuple[str, Mapping[str, Any]] | None = None
+
+    def __reduce_ex__(self, protocol):
+        """One that has a name is pickled by it and made again, since its curve is a closure."""
+        if self.made is None:
+            return super().__reduce_ex__(protocol)
+        name, options = self.made
+        return partial(schedule, **options), (name,)
 
     @property
     def steps(self) -> int | None:

@@ -9,7 +9,13 @@ from torch.nn import functional as F
 
 from sdlib.models.attention import Attention
 
-ACTIVATIONS = {"gelu": F.gelu, "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x)}
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """OpenAI's approximation of GELU (Hendrycks & Gimpel 2016, section 2)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"gelu": F.gelu, "quick_gelu": quick_gelu}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from sdlib.diffusion import (
 )
 from sdlib.diffusion.guidance import Correction, Interval
 from sdlib.diffusion.tensors import state
-from sdlib.files import data_path
+from sdlib.files import data_path, expand
 from sdlib.models import Attention, DiagonalGaussian, StableDiffusionConfig
 from sdlib.models.packing import pack
 from sdlib.pipeline.runner import DTYPES, NetworkRunner, short, usable
@@ -137,7 +137,7 @@ class LatentDiffusion:
         """
         opened = Checkpoint(self.config, self.runner.networks)
         files = self.tokenizer.files() if hasattr(self.tokenizer, "files") else None
-        save(path, opened, files, dtype)
+        save(expand(path), opened, files, dtype)
 
     def pack(self) -> "Self":
         """On a CPU, take about a seventh less time for a picture, after seconds of preparation.

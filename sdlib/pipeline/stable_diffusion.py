@@ -18,6 +18,7 @@ from sdlib.pipeline.latent_diffusion import LatentDiffusion
 from sdlib.pipeline.request import Request, make_request
 from sdlib.pipeline.settings import Settings
 from sdlib.pipeline.unet import UNetDenoiser
+from sdlib.progress import Bar
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -46,10 +47,8 @@ class StableDiffusion(LatentDiffusion):
             PIL images: `count` of them for the first prompt, then for the second, and so on. Each
             carries its parameters in `info["sdlib"]`, which `sdlib.images.save` writes to its file.
         """
-        from tqdm.auto import tqdm
-
         frames = self.sample(prompt, negative_prompt, image, mask, **settings)
-        with tqdm(desc="sampling", unit="step", disable=not progress, leave=False) as bar:
+        with Bar(desc="sampling", unit="step", disable=not progress, leave=False) as bar:
             for frame in frames:
                 bar.total = frame.steps
                 bar.update(frame.i - bar.n)

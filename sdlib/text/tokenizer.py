@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from sdlib.checks import count, pick
-from sdlib.files import data_path
+from sdlib.files import data_path, expand
 from sdlib.text.cleaning import CLEANINGS, END, START
 from sdlib.text.pairs import BYTES, LETTERS, MARK, Pair, apply_merges, learn_merges, spell
 
@@ -131,7 +131,8 @@ class Tokenizer:
         Raises:
             ValueError: for a file that is no table of merges, or too short for the size.
         """
-        opened = gzip.open if Path(path).suffix == ".gz" else open
+        path = expand(path)
+        opened = gzip.open if path.suffix == ".gz" else open
         try:
             with opened(path, "rt", encoding="utf-8") as file:
                 lines = file.read().rstrip("\n").split("\n")
@@ -148,7 +149,7 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Writes the merges as plain text, for `load` and for transformers (`merges.txt`)."""
-        Path(path).write_text(self.files()["merges.txt"], encoding="utf-8", newline="\n")
+        expand(path).write_text(self.files()["merges.txt"], encoding="utf-8", newline="\n")
 
     def files(self) -> dict[str, str]:
         """The texts of the files that transformers makes the same tokenizer of, by name.

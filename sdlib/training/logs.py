@@ -13,11 +13,11 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
+from sdlib.files import expand
 from sdlib.training.checkpoint import whole
 from sdlib.training.loop import TrainStep
 
@@ -42,7 +42,7 @@ class Log:
     """
 
     def __init__(self, path: str | os.PathLike, *, tensorboard: str | os.PathLike | None = None):
-        self.path, self.folder = Path(path), tensorboard
+        self.path, self.folder = expand(path), tensorboard
         self.columns, self.file, self.board, self.broken = [], None, None, False
         if tensorboard is not None:
             _summary_writer()  # is it there?

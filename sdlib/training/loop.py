@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from sdlib.checks import count, pick
+from sdlib.files import expand
+from sdlib.progress import Bar
 from sdlib.training.batches import Batches, describe, move, tensors
 from sdlib.training.checkpoint import Checkpoint
 from sdlib.training.ema import EMA, trainable
@@ -148,7 +148,7 @@ def train(
         "batches.state_dict": "yes" if batches.resumable else "no",
     }
     file = Checkpoint(
-        path=None if checkpoint is None else Path(checkpoint),
+        path=None if checkpoint is None else expand(checkpoint),
         facts={name: str(value) for name, value in facts.items()},
         network=network,
         trained=trained,
@@ -226,14 +226,8 @@ def mixed_precision(name: str, device: torch.device) -> tuple[Callable, torch.am
     return autocast, torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
 
 
-class _Bar(tqdm):
-    """A bar whose failed print ends the bar and not the training."""
-
-    def display(self, *args, **kwargs):
-        try:
-            return super().display(*args, **kwargs)
-        except OSError:
-            self.disable = True
+class _Bar(Bar):
+    """A bar with the loss beside it."""
 
     def show(self, loss: float) -> None:
         if not self.disable:

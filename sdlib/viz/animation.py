@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from sdlib.diffusion import Step
+from sdlib.files import expand
 from sdlib.viz.plane import frames_of
 from sdlib.viz.player import player
 from sdlib.viz.raster import blend, compose, coverage, rgb
@@ -93,7 +94,7 @@ class Animation:
         Raises:
             ValueError: for another suffix.
         """
-        path = Path(path)
+        path = expand(path)
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"path must end in {' or '.join(SUFFIXES)}; got {path.name!r}.")
         count = max(2, round(self.seconds * self.fps))

@@ -1,8 +1,10 @@
 """`generate`, with a pipeline that paints the color of its seed and notes what it was asked."""
 
 import inspect
+import io
 import json
 import os
+import sys
 import warnings
 from dataclasses import fields
 
@@ -198,6 +200,99 @@ def test_several_pictures(capsys):
     assert sorted(os.listdir("folder")) == ["a-cat-11-2.png", "a-cat-11.png", "a-cat-12.png"]
     assert [parameters(f"cat-{i}.webp")["seed"] for i in (1, 2, 3)] == [4, 5, 6]
     assert capsys.readouterr().out.count("\n") == 6
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def test_paths_in_the_home_folder(home):
+    """Which a shell leaves as they are in `--out=~/a.png`."""
+    paint(home / "photo.png"), Image.effect_noise((8, 8), 99).save(home / "mask.png")
+    sources = ["--image=~/photo.png", "--mask=~/mask.png"]
+    assert generate("a cat", *sources, "--out=~/new/a.png") == 0
+    assert generate("--like=~/new/a.png", *sources, "--out=~/new/") == 0
+    assert sorted(os.listdir(home / "new")) == ["a-cat-11.png", "a.png"]
+    assert os.listdir() == ["home"]
+
+
+# --- whatever stdout and stderr do ---
+
+
+class Broken(io.RawIOBase):
+    """A stream into which nothing can be written."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        raise self.error
+
+
+def broken(error, encoding="utf8"):
+    return io.TextIOWrapper(io.BufferedWriter(Broken(error)), encoding)
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+STREAMS = {
+    "an old encoding": lambda: io.TextIOWrapper(io.BytesIO(), "cp1252"),
+    "a pipe that is closed": lambda: broken(BrokenPipeError(32, "Broken pipe")),
+    "a full disk": lambda: broken(OSError(28, "No space left on device")),
+    "a closed stream": closed,
+    "none": lambda: None,
+}
+
+
+@pytest.mark.parametrize("stderr", STREAMS)
+@pytest.mark.parametrize("stdout", STREAMS)
+def test_all_pictures_are_kept_whatever_stdout_and_stderr_do(monkeypatch, stdout, stderr):
+    def generate_and_warn(self, *asked, real=Stand.generate, **settings):
+        warnings.warn("the prompt is too long; lost: '猫'.")
+        return real(self, *asked, **settings)
+
+    monkeypatch.setattr(Stand, "generate", generate_and_warn)
+    monkeypatch.setattr(sys, "stdout", STREAMS[stdout]())
+    monkeypatch.setattr(sys, "stderr", STREAMS[stderr]())
+    status = generate("一只猫", "--count", 3)
+    assert sorted(os.listdir()) == [f"一只猫-{seed}.png" for seed in (11, 12, 13)]
+    assert status == (2 if stdout == "a full disk" else 0)
+    if stdout == "an old encoding":
+        sys.stdout.seek(0)
+        assert sys.stdout.read().splitlines()[2] == "\\u4e00\\u53ea\\u732b-13.png: seed 13, 16 x 8"
+
+
+# --- formats that do not hold it ---
+
+
+def test_a_prompt_that_a_jpeg_cannot_hold_costs_no_picture(capsys):
+    assert generate("猫" * 11_000, "--out", "a.jpg") == 0
+    assert open_image("a.jpg").size == (16, 8)
+    captured = capsys.readouterr()
+    assert "note: 'a.jpg' is saved without its parameters" in captured.err
+    assert captured.out == "a.jpg: seed 11, 16 x 8\n"
+
+
+def test_more_pixels_than_a_format_has(capsys, monkeypatch, tmp_path):
+    says = "a side of a .webp has at most 16,383 pixels; this has 16,384: save it as a .png."
+    assert says in refused(capsys, "x", "--width", 16_384, "--out", "a.webp")
+    monkeypatch.setattr("sdlib.images.SIDES", {"WEBP": 15})  # as of an image of unknown size
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert generate("x", "--out", "a.webp") == 0
+    captured = capsys.readouterr()
+    assert "The picture is in" in captured.err
+    assert parameters(captured.out.split(": seed")[0])["seed"] == 11
 
 
 # --- like another picture ---
@@ -425,6 +520,19 @@ def fails(monkeypatch, error):
         (KeyboardInterrupt(), "interrupted."),
         (ValueError("steps must be at least 1."), "steps must be at least 1."),
         (torch.cuda.OutOfMemoryError("2 GiB of 3"), "too little memory for this; make --width"),
+        (MemoryError(), "too little memory for this; make --width"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:130] . DefaultCPUAllocator: can't allocate "
+                "memory: you tried to allocate 9 bytes."
+            ),
+            "too little memory for this",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+            "too little memory for this",
+        ),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "too little memory"),
     ],
 )
 def test_what_goes_wrong_is_a_sentence_and_so_is_a_warning(monkeypatch, capsys, error, message):

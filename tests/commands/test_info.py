@@ -1,5 +1,6 @@
 """`info`: how a picture was made, and what is in a checkpoint."""
 
+import io
 import json
 import subprocess
 import sys
@@ -33,6 +34,14 @@ def test_a_picture_cannot_steer_the_terminal(tmp_path, capsys):
     path = picture(tmp_path / "a.png", {"pro\x1b[2Jmpt": "a\nb\x9b31m\u202e"})
     assert cli.main(["info", str(path)]) == 0
     assert capsys.readouterr().out == "pro\\x1b[2Jmpt  a\\nb\\x9b31m\\u202e\n"
+
+
+def test_a_stream_that_lacks_letters(tmp_path, monkeypatch):
+    path = picture(tmp_path / "a.png")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    assert cli.main(["info", str(path)]) == 0
+    sys.stdout.seek(0)
+    assert sys.stdout.readline() == "prompt  a cat, \\u732b\n"
 
 
 def test_a_picture_that_says_nothing(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Schedules: exact values, ends, interpolation, inverses, and what is refused."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -166,3 +167,14 @@ def test_bad_arguments_are_refused():
 def test_a_schedule_of_your_own_takes_a_curve():
     s = Schedule("mine", lambda t: (1 - t**2, t))
     assert s.lam(0.5).item() == pytest.approx(math.log(0.75 / 0.5))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_are_pickled_by_their_names(name):
+    original = schedule(name)
+    again = pickle.loads(pickle.dumps(original))
+    t = torch.tensor([original.t_min, 0.3, original.t_max], dtype=torch.float64)
+    assert again.made == original.made and torch.equal(again(t)[0], original(t)[0])
+    if original.steps:
+        last = pickle.loads(pickle.dumps(schedule(name, zero_terminal_snr=True))).alpha_bar[-1]
+        assert last == 0

@@ -1,6 +1,7 @@
 """The pipeline's denoiser, for walks, gradients and guidance of one's own."""
 
 import copy
+import pickle
 from threading import Thread
 
 import pytest
@@ -209,7 +210,8 @@ def test_two_threads_at_once(sd):
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_pipeline_can_be_copied(sd):
-    other = copy.deepcopy(sd)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda sd: pickle.loads(pickle.dumps(sd))])
+def test_a_pipeline_can_be_copied_and_pickled(sd, copied):
+    other = copied(sd)
     assert other.unet is not sd.unet and other.diffusion.network is other.unet
     assert torch.equal(last(other, "a"), last(sd, "a"))

@@ -18,14 +18,16 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sdlib.checks import pick
+from sdlib.files import expand
 from sdlib.training.checkpoint import whole
 from sdlib.training.ema import EMA
 from sdlib.training.logs import Log
 from sdlib.training.loop import TrainStep, train
+from sdlib.weights.files import write
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def run(
         for _ in train_steps(recipe, network, ema, progress=progress):
             steps += 1
     else:
-        folder = Path(folder)
+        folder = expand(folder)
         board = folder / "tensorboard" if tensorboard else None
         options = {"save_every": every, "progress": progress}
         walk = train_steps(recipe, network, ema, folder / CHECKPOINT, **options)
@@ -225,10 +227,10 @@ def _processor() -> str:
 
 def save_trained(network: nn.Module, card: dict, folder: str | os.PathLike) -> Path:
     """Write `<name>.safetensors` and its card `<name>.json` with its SHA-256; returns the first."""
-    folder = Path(folder)
+    folder = expand(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{card['name']}.safetensors"
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
+    write(network.state_dict(), weights)
     card = {**card, "sha256": sha256(weights)}
     with whole(weights.with_suffix(".json")) as file:
         file.write((json.dumps(card, indent=2) + "\n").encode())
