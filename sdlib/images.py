@@ -173,12 +173,13 @@ def preview(latents: Tensor, scale: float = V1_SCALE) -> "list[Image]":
     if latents.ndim != 4 or latents.shape[1] == 0:
         raise ValueError(f"latents must have shape [b, c, h, w]; got {list(latents.shape)}.")
     latents = latents.detach().float().cpu()
+    like = {"dtype": latents.dtype, "device": latents.device}
     if latents.shape[1] == len(LATENT_TO_RGB) and scale == V1_SCALE:
-        factors = torch.tensor(LATENT_TO_RGB)
+        factors = torch.tensor(LATENT_TO_RGB, **like)
     elif latents.shape[1] == 1:
-        factors = torch.full((1, 3), 0.5)
+        factors = torch.full((1, 3), 0.5, **like)
     else:
-        factors = 0.5 * torch.eye(latents.shape[1], 3)
+        factors = 0.5 * torch.eye(latents.shape[1], 3, **like)
     return to_images(torch.einsum("bchw,cr->brhw", latents, factors))
 
 

@@ -215,6 +215,7 @@ def test_memory_that_runs_out_is_a_sentence(monkeypatch, capsys, error):
     assert captured.startswith("sdlib: there is too little memory for this")
     assert captured.count("\n") == 1
 
+
 def test_broken_files_are_told_apart(tmp_path, capsys):
     for name, message in [("a.safetensors", "is JSON text, not weights"), ("a.json", "not a card")]:
         (tmp_path / name).write_text("[1")

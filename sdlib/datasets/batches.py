@@ -38,14 +38,16 @@ class Batches:
         if not len(data):
             raise ValueError("data must hold at least one sample to make batches of; it is empty.")
         self.data, self.batch, self.generator = data, count("batch", batch), generator
-        self._rest = torch.empty(0, dtype=torch.int64)  # of this epoch, the samples to come
+        self._rest = torch.empty(
+            0, dtype=torch.int64, device="cpu"
+        )  # of this epoch, the samples to come
 
     def __iter__(self) -> "Batches":
         return self
 
     def __next__(self) -> Any:
         while len(self._rest) < self.batch:
-            epoch = torch.randperm(len(self.data), generator=self.generator)
+            epoch = torch.randperm(len(self.data), generator=self.generator, device="cpu")
             self._rest = torch.cat([self._rest, epoch])
         now, self._rest = self._rest[: self.batch], self._rest[self.batch :]
         return collate([self.data[i] for i in now.tolist()])

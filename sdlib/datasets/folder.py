@@ -118,7 +118,9 @@ def crop(image: "Image", size: int, generator: torch.Generator | None = None) ->
 
     side = min(image.size)
     left, top = (
-        slack // 2 if generator is None else int(torch.randint(slack + 1, (), generator=generator))
+        slack // 2
+        if generator is None
+        else int(torch.randint(slack + 1, (), generator=generator, device="cpu"))
         for slack in (image.width - side, image.height - side)
     )
     box = (left, top, left + side, top + side)

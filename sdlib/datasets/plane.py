@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from sdlib.checks import count, finite, pick
+from sdlib.dtypes import FLOAT32, FLOAT64, as_float32, as_float64
 
 Draw = Callable[[int, torch.Generator | None], tuple[Tensor, Tensor]]
 
 
 def _uniform(n: int, generator: torch.Generator | None) -> Tensor:
-    return torch.rand(n, generator=generator)
+    return torch.rand(n, generator=generator, **FLOAT32)
 
 
 def _jitter(points: Tensor, std: float, generator: torch.Generator | None) -> Tensor:
-    return points + std * torch.randn(points.shape, generator=generator)
+    return points + std * torch.randn(points.shape, generator=generator, **FLOAT32)
 
 
 def _pick_label(n: int, labels: int, generator: torch.Generator | None) -> Tensor:
-    return torch.randint(labels, (n,), generator=generator)
+    return torch.randint(labels, (n,), generator=generator, device="cpu")
 
 
 def _swiss_roll(n, generator):
@@ -49,16 +50,16 @@ def _checkerboard(n, generator):
     label = _pick_label(n, 8, generator)
     row = label // 2
     column = 2 * (label % 2) + row % 2
-    inside = torch.rand(n, 2, generator=generator)
+    inside = torch.rand(n, 2, generator=generator, **FLOAT32)
     return torch.stack([column, row], dim=1) + inside, label
 
 
 def _pinwheel(n, generator):
     """Five bent arms; labelled by arm (Johnson et al. 2016)."""
     label = _pick_label(n, 5, generator)
-    noise = torch.randn(n, 2, generator=generator) * torch.tensor([0.3, 0.05])
+    noise = torch.randn(n, 2, generator=generator, **FLOAT32) * torch.tensor([0.3, 0.05], **FLOAT32)
     along, across = noise[:, 0] + 1, noise[:, 1]
-    angle = 2 * math.pi * label / 5 + 0.25 * along.exp()
+    angle = 2 * math.pi * label.float() / 5 + 0.25 * along.exp()
     x = along * angle.cos() - across * angle.sin()
     y = along * angle.sin() + across * angle.cos()
     return torch.stack([x, y], dim=1), label
@@ -69,7 +70,7 @@ def _rings(n, generator):
     label = (6 * _uniform(n, generator)).long()
     label = (label >= 1).long() + (label >= 3).long()  # 1, 2 and 3 sixths: as their radii
     angle = 2 * math.pi * _uniform(n, generator)
-    points = (label + 1.0)[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+    points = (label.float() + 1)[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
     return _jitter(points, 0.06, generator), label
 
 
@@ -137,7 +138,7 @@ def standardize(points: Tensor) -> Tensor:
     Raises:
         ValueError: for points that are not finite, or all the same.
     """
-    points = finite("points", torch.as_tensor(points, dtype=torch.float32))
+    points = finite("points", as_float32(points))
     centered = points - points.mean(0)
     scale = centered.square().mean().sqrt()
     if not scale > 0:
@@ -154,7 +155,7 @@ def from_image(
         image: gray values `[h, w]` from 0 (ink) to 1 (paper); numpy arrays and lists do as well.
         n: how many points, at least 2; the first picture row is at the top.
     """
-    ink = 1 - torch.as_tensor(image, dtype=torch.float32)
+    ink = 1 - as_float32(image)
     if ink.ndim != 2 or not bool(((ink >= 0) & (ink <= 1)).all()) or not ink.sum() > 0:
         raise ValueError("image must be [h, w] with gray values from 0 to 1, and not all white.")
     n = count("n", n, 2)
@@ -162,7 +163,7 @@ def from_image(
         raise ValueError(f"image must have at most 2^24 pixels; got {ink.numel():,}.")
     pixel = torch.multinomial(ink.flatten(), n, replacement=True, generator=generator)
     row, column = pixel // ink.shape[1], pixel % ink.shape[1]
-    inside = torch.rand(n, 2, generator=generator)
+    inside = torch.rand(n, 2, generator=generator, **FLOAT32)
     return standardize(torch.stack([column, -row], dim=1) + inside)
 
 
@@ -181,7 +182,7 @@ def from_drawing(
         width: the blur across a line, as a share of the drawing's size.
     """
     ends = [
-        torch.tensor(stroke, dtype=torch.float32).unfold(0, 2, 1).permute(0, 2, 1)
+        torch.tensor(stroke, **FLOAT32).unfold(0, 2, 1).permute(0, 2, 1)
         for stroke in strokes
         if len(stroke) > 1
     ]
@@ -213,11 +214,11 @@ class GaussianMixture:
     """
 
     def __init__(self, means: Tensor, stds: Tensor, weights: Tensor | None = None):
-        means, stds = torch.as_tensor(means).double(), torch.as_tensor(stds).double()
+        means, stds = as_float64(means), as_float64(stds)
         if means.ndim != 2 or stds.shape != means.shape[:1] or not bool((stds > 0).all()):
             raise ValueError("means must be [k, d], and stds [k] and positive.")
         finite("means", means), finite("stds", stds)
-        weights = torch.ones_like(stds) if weights is None else torch.as_tensor(weights).double()
+        weights = torch.ones_like(stds) if weights is None else as_float64(weights)
         if weights.shape != stds.shape or not bool((weights > 0).all()):
             raise ValueError("weights must be [k] and positive.")
         self.means, self.stds, self.weights = means, stds, weights / weights.sum()
@@ -229,12 +230,12 @@ class GaussianMixture:
 
     def draw(self, label: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A point, float32, from each of the Gaussians that `label` names."""
-        noise = torch.randn(len(label), self.means.shape[1], generator=generator)
+        noise = torch.randn(len(label), self.means.shape[1], generator=generator, **FLOAT32)
         return self.means[label].float() + self.stds[label].float()[:, None] * noise
 
     def _parts(self, x: Tensor, alpha, sigma) -> tuple[Tensor, Tensor, Tensor]:
         """Each Gaussian's log-density times weight at `x` `[b, k]`, x - alpha m, and variances."""
-        alpha, sigma = (torch.as_tensor(v, dtype=torch.float64) for v in (alpha, sigma))
+        alpha, sigma = (as_float64(v) for v in (alpha, sigma))
         if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
             raise ValueError(f"x must be [b, {self.means.shape[1]}]; got shape {tuple(x.shape)}.")
         if any(v.ndim and v.shape not in (x.shape[:1], (1,)) for v in (alpha, sigma)):
@@ -266,7 +267,7 @@ class GaussianMixture:
 
         In pure noise (alpha below 1e-6) nothing is left to go by but the mean of the whole.
         """
-        sigma, alpha = (torch.as_tensor(v, dtype=torch.float64) for v in (sigma, alpha))
+        sigma, alpha = (as_float64(v) for v in (sigma, alpha))
         shift = sigma[..., None] ** 2 * self.score(x, alpha, sigma)
         x0 = (x + shift) / alpha[..., None].clamp(min=1e-6)  # eq-tweedie
         whole = self.weights @ self.means
@@ -275,10 +276,10 @@ class GaussianMixture:
 
 def mixture_on_circle(k: int, std: float) -> GaussianMixture:
     """`k` equal Gaussians on a circle, of variance 1 in all."""
-    angle = torch.arange(k) * (2 * math.pi / k)
+    angle = torch.arange(k, **FLOAT32) * (2 * math.pi / k)
     radius = math.sqrt(2 * (1 - std**2))
     means = radius * torch.stack([angle.cos(), angle.sin()], dim=1)
-    return GaussianMixture(means, torch.full((k,), std))
+    return GaussianMixture(means, torch.full((k,), std, **FLOAT32))
 
 
 MIXTURE = mixture_on_circle(8, 0.1)  # the set "mixture", with its exact density
@@ -311,7 +312,7 @@ def corals() -> tuple[GaussianMixture, GaussianMixture, GaussianMixture]:
 
     After the toy of Karras et al. 2024 (autoguidance), figure 1.
     """
-    parts = torch.tensor(_coral(0.85) + _coral(-1.5), dtype=torch.float64)
+    parts = torch.tensor(_coral(0.85) + _coral(-1.5), **FLOAT64)
     means, stds, weights = parts[:, :2], parts[:, 2], parts[:, 3] / parts[:, 3].sum()
     means = means - weights @ means
     scale = (weights @ (means.square().mean(1) + stds**2)).sqrt()

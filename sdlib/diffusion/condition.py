@@ -71,16 +71,16 @@ def repeat(cond: Condition, b: int, like: Condition = None, name: str = "cond") 
             for key in keys
         }
         return found if isinstance(cond, Mapping) else tuple(found.values())
-    rows = torch.as_tensor(cond)
+    rows = cond if isinstance(cond, Tensor) else torch.tensor(cond, device="cpu")
+    shape = tuple(rows.shape)
     if like is not None:
         rows = rows.to(like)
     if rows.ndim == 0 or like is not None and rows.ndim == like.ndim - 1:
         rows = rows[None]
     if len(rows) not in (1, b) or like is not None and rows.shape[1:] != like.shape[1:]:
-        shape = "" if like is None else f" in the shape of cond's, {tuple(like.shape[1:])}"
+        right = "" if like is None else f" in the shape of cond's, {tuple(like.shape[1:])}"
         raise ValueError(
-            f"{name} must have one row, or one for each of {b} samples{shape}; "
-            f"got shape {tuple(torch.as_tensor(cond).shape)}."
+            f"{name} must have one row, or one for each of {b} samples{right}; got shape {shape}."
         )
     return rows.expand(b, *rows.shape[1:])
 

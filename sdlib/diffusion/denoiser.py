@@ -15,6 +15,7 @@ from sdlib.checks import finite
 from sdlib.diffusion.condition import Condition, move
 from sdlib.diffusion.parameterization import Parameterization, parameterization
 from sdlib.diffusion.tensors import broadcast, state
+from sdlib.dtypes import as_tensor
 
 
 class Denoiser(Protocol):
@@ -87,7 +88,7 @@ class IdealDenoiser:
     chunk = 2**22  # entries of a distance matrix held at once
 
     def __init__(self, data: Tensor):
-        data = torch.as_tensor(data)
+        data = as_tensor(data)
         if data.ndim < 2 or len(data) == 0:
             raise ValueError(
                 f"data must be [n, ...] with n of at least 1; got shape {tuple(data.shape)}."

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdlib.diffusion.schedule import Schedule
 from sdlib.diffusion.tensors import broadcast
+from sdlib.dtypes import as_float64
 
 
 def sde_coefficients(schedule: Schedule, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -29,7 +30,7 @@ def sde_coefficients(schedule: Schedule, t: Tensor | float) -> tuple[Tensor, Ten
     Raises:
         ValueError: where alpha or sigma is 0, as at most schedules' ends: rates are infinite there.
     """
-    t = torch.as_tensor(t, dtype=torch.float64)
+    t = as_float64(t)
     alpha, sigma = schedule(t)
     if schedule.table is None:
         with torch.enable_grad():
@@ -127,8 +128,6 @@ def sde_step_std(
     """
     if not gamma >= 0:
         raise ValueError(f"gamma is an amount of noise and cannot be negative; got {gamma}.")
-    alpha, sigma, alpha2, sigma2 = (
-        torch.as_tensor(v, dtype=torch.float64) for v in (alpha, sigma, alpha2, sigma2)
-    )
+    alpha, sigma, alpha2, sigma2 = (as_float64(v) for v in (alpha, sigma, alpha2, sigma2))
     kept = (alpha * sigma2 / (alpha2 * sigma)) ** gamma  # of the noise that the state holds
     return sigma2 * (1 - kept**2).sqrt()  # eq-frozen

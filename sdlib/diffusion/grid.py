@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdlib.checks import finite, pick
 from sdlib.diffusion.schedule import Schedule
+from sdlib.dtypes import FLOAT64, as_float64
 
 # Spacings in lambda need finite ends: SNRs beyond e^14 and below e^-14 are cut off.
 LAMBDA_LIMIT = 7.0
@@ -37,7 +38,7 @@ class Grid:
 
     def __post_init__(self):
         for name in ("t", "alpha", "sigma"):
-            value = finite(name, torch.as_tensor(getattr(self, name), dtype=torch.float64))
+            value = finite(name, as_float64(getattr(self, name)))
             object.__setattr__(self, name, value)
         if not self.t.ndim == 1 or not self.t.shape == self.alpha.shape == self.sigma.shape:
             raise ValueError("t, alpha and sigma of a grid must be 1-d and of one length.")
@@ -108,13 +109,13 @@ def leading(schedule: Schedule, steps: int) -> Tensor:
             'one leading step starts at t = 1, on almost clean data; use spacing="trailing".',
             stacklevel=3,
         )
-    t = torch.arange(steps, dtype=torch.float64).flip(0) * (schedule.steps // steps)
+    t = torch.arange(steps, **FLOAT64).flip(0) * (schedule.steps // steps)
     return t + min(1.0, schedule.t_max - t[0].item())
 
 
 def trailing(schedule: Schedule, steps: int) -> Tensor:
     """Evenly spaced, counted from the noisiest time (Lin et al. 2024, table 2)."""
-    left = 1 - torch.arange(steps, dtype=torch.float64) / steps
+    left = 1 - torch.arange(steps, **FLOAT64) / steps
     if schedule.steps is None:
         return schedule.t_min + (schedule.t_max - schedule.t_min) * left
     return (schedule.steps * left).round() - 1
@@ -123,13 +124,13 @@ def trailing(schedule: Schedule, steps: int) -> Tensor:
 def linspace(schedule: Schedule, steps: int) -> Tensor:
     """Evenly spaced with both ends of time among the nodes (a clean end is left to the ending)."""
     clean = int(schedule(schedule.t_min)[1] == 0)
-    t = torch.linspace(schedule.t_max, schedule.t_min, steps + clean, dtype=torch.float64)[:steps]
+    t = torch.linspace(schedule.t_max, schedule.t_min, steps + clean, **FLOAT64)[:steps]
     return t if schedule.steps is None else t.round()
 
 
 def _lambda_ends(schedule: Schedule) -> tuple[Tensor, Tensor]:
     """The schedule's lambda at t_max and t_min, kept finite."""
-    ends = schedule.lam(torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64))
+    ends = schedule.lam(torch.tensor([schedule.t_max, schedule.t_min], **FLOAT64))
     noisy, clean = ends.clamp(-LAMBDA_LIMIT, LAMBDA_LIMIT)
     return noisy, clean
 
@@ -137,7 +138,7 @@ def _lambda_ends(schedule: Schedule) -> tuple[Tensor, Tensor]:
 def uniform_lambda(schedule: Schedule, steps: int) -> Tensor:
     """Evenly spaced in lambda = log(alpha / sigma) (Lu et al. 2022, section 3.3)."""
     noisy, clean = _lambda_ends(schedule)
-    return schedule.t_at(torch.linspace(0, 1, steps, dtype=torch.float64) * (clean - noisy) + noisy)
+    return schedule.t_at(torch.linspace(0, 1, steps, **FLOAT64) * (clean - noisy) + noisy)
 
 
 def one_more(spacing: "Spacing") -> "Spacing":
@@ -160,8 +161,8 @@ ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.3
 
 def align_your_steps(schedule: Schedule, steps: int) -> Tensor:
     """At the levels optimized for Stable Diffusion 1.5 (Sabour et al. 2024), kept as a table."""
-    table = torch.tensor(ALIGN_YOUR_STEPS, dtype=torch.float64).log()
-    place = torch.linspace(0, len(table) - 1, steps, dtype=torch.float64)
+    table = torch.tensor(ALIGN_YOUR_STEPS, **FLOAT64).log()
+    place = torch.linspace(0, len(table) - 1, steps, **FLOAT64)
     below = place.floor().long().clamp(max=len(table) - 2)
     return schedule.t_at(-torch.lerp(table[below], table[below + 1], place - below))
 
@@ -179,7 +180,7 @@ def shifted(shift: float) -> "Spacing":
         raise ValueError(f"shift must be a positive number; got {shift}.")
 
     def spacing(schedule: Schedule, steps: int) -> Tensor:
-        u = 1 - torch.arange(steps, dtype=torch.float64) / steps
+        u = 1 - torch.arange(steps, **FLOAT64) / steps
         span = schedule.t_max - schedule.t_min
         return schedule.t_min + span * shift * u / (1 + (shift - 1) * u)
 
@@ -192,7 +193,7 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
     Karras et al. 2022, equation 5.
     """
     noisy, clean = (torch.exp(-lam / rho) for lam in _lambda_ends(schedule))
-    root = noisy + torch.linspace(0, 1, steps, dtype=torch.float64) * (clean - noisy)  # eq-karras
+    root = noisy + torch.linspace(0, 1, steps, **FLOAT64) * (clean - noisy)  # eq-karras
     return schedule.t_at(-rho * root.log())
 
 
@@ -251,5 +252,5 @@ def make_grid(
     # The same level up to rounding, since some spacings find t by bisection.
     if len(t) > 1 and sigma[-1] * last_alpha <= (1 + 1e-9) * last_sigma * alpha[-1]:
         t, alpha, sigma = t[:-1], alpha[:-1], sigma[:-1]
-    last = torch.tensor([[last_t], [last_alpha], [last_sigma]], dtype=torch.float64)
+    last = torch.tensor([[last_t], [last_alpha], [last_sigma]], **FLOAT64)
     return Grid(*torch.cat([torch.stack([t, alpha, sigma]), last], dim=1), schedule)

@@ -22,6 +22,7 @@ from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.parameterization import Parameterization, parameterization, to_eps
 from sdlib.diffusion.tensors import broadcast
+from sdlib.dtypes import as_tensor
 
 # (guided, plain, x, alpha, sigma) -> x0: mends a guided estimate, knowing the conditional one.
 Correction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -118,7 +119,7 @@ def classifier_guidance(
         ValueError: for a scale that is not finite, or (when called) probabilities that are not
             `[b]`, or alpha = 0.
     """
-    scale = finite("scale", torch.as_tensor(scale))
+    scale = finite("scale", as_tensor(scale))
 
     def guided(x, t, alpha, sigma, cond=None):
         a, s = broadcast(alpha, x), broadcast(sigma, x)
@@ -234,7 +235,7 @@ class ClassDenoiser:
         for k, denoiser in enumerate(self.denoisers):
             rows = label == k
             if bool(rows.any()):
-                levels = (torch.as_tensor(v) for v in (t, alpha, sigma))
+                levels = (as_tensor(v) for v in (t, alpha, sigma))
                 part = (v[rows.to(v.device)] if v.ndim else v for v in levels)
                 x0[rows] = denoiser(x[rows], *part)
         return x0
@@ -242,7 +243,7 @@ class ClassDenoiser:
 
 def _guided(plain, both, scale, interval, grid, correct) -> Denoiser:
     """A denoiser that asks `both` where guidance is on, and `plain` where it is off."""
-    scale = finite("scale", torch.as_tensor(scale))
+    scale = finite("scale", as_tensor(scale))
     low, high = _check_interval(interval, grid)
     corrections = [correct] if callable(correct) else list(correct)
 

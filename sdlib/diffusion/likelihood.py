@@ -30,7 +30,7 @@ def _back(v: Tensor, u: Tensor, weights: Tensor) -> Tensor:
 
 def exact(v: Tensor, u: Tensor, signs: Tensor) -> Tensor:
     """The trace of dv/du, one backward pass for each of its d diagonal entries."""
-    rows = torch.eye(v.shape[1]).to(v)
+    rows = torch.eye(v.shape[1], dtype=v.dtype, device=v.device)
     return sum(_back(v, u, row.expand_as(v))[:, i] for i, row in enumerate(rows))
 
 
@@ -104,7 +104,7 @@ def log_likelihood(
             v = (angle[i].cos() * u - x0) / angle[i].sin()  # eq-ode-angle
             return v.detach(), trace(v.flatten(1), u, signs).detach()
 
-    u, spread = size * x, torch.zeros(len(x)).to(x)
+    u, spread = size * x, x.new_zeros(len(x))
     for i in range(len(grid)):
         h = angle[i + 1] - angle[i]
         v, div = slopes(i, u)

@@ -11,6 +11,7 @@ from sdlib.diffusion.denoiser import network_output
 from sdlib.diffusion.parameterization import Parameterization, parameterization
 from sdlib.diffusion.schedule import Schedule
 from sdlib.diffusion.tensors import broadcast
+from sdlib.dtypes import FLOAT32, FLOAT64, as_float64
 
 # (parameterization, alpha [b], sigma [b]) -> the weight of each sample's squared error, [b]
 Weighting = Callable[[Parameterization, Tensor, Tensor], Tensor]
@@ -34,7 +35,7 @@ def q_sample_iterative(
 
     Returns the state after the last of the `betas`, `[k]`, each between 0 and 1.
     """
-    betas = torch.as_tensor(betas, dtype=torch.float64).reshape(-1)
+    betas = as_float64(betas).reshape(-1)
     if not bool(((betas >= 0) & (betas <= 1)).all()):
         raise ValueError("betas are variances between 0 and 1.")
     x = x0
@@ -92,7 +93,7 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> Times:
     """
 
     def times(schedule, n, generator=None):
-        u = torch.randn(n, generator=generator, dtype=torch.float64)
+        u = torch.randn(n, generator=generator, **FLOAT64)
         share = torch.sigmoid(mean + std * u)
         return schedule.t_min + share * (schedule.t_max - schedule.t_min)
 
@@ -106,7 +107,8 @@ def log_normal(mean: float = -1.2, std: float = 1.2) -> Times:
     """
 
     def times(schedule, n, generator=None):
-        return schedule.t_at(-(mean + std * torch.randn(n, generator=generator).double()))
+        eps = torch.randn(n, generator=generator, **FLOAT32)
+        return schedule.t_at(-(mean + std * eps.double()))
 
     return times
 
@@ -146,7 +148,7 @@ def diffusion_loss(
     p = parameterization(predicts)
     x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))  # halves would round the error
     t = times(schedule, len(x0), generator)
-    eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
+    eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device="cpu").to(x0.device)
     alpha, sigma = schedule(t)
     a, s = broadcast(alpha, x0), broadcast(sigma, x0)
     x, told = p.inputs(a * x0 + s * eps, t, a, s)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sdlib.checks import count, pick
+from sdlib.dtypes import FLOAT32, FLOAT64, as_float64
 
 # Interpolation in lambda needs finite ends; a table's clean or zero-SNR end is taken as +-30.
 TABLE_LIMIT = 30.0
@@ -84,7 +85,7 @@ class Schedule:
         Raises:
             ValueError: if a time is not finite or lies outside [t_min, t_max].
         """
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = as_float64(t)
         if not bool(((t >= self.t_min) & (t <= self.t_max)).all()):
             raise ValueError(
                 f"t must lie in [{self.t_min:g}, {self.t_max:g}] for the schedule {self.name!r}; "
@@ -111,7 +112,7 @@ class Schedule:
 
         lambda falls as t grows, so 60 halvings of the interval find it to the last bit.
         """
-        lam = torch.as_tensor(lam, dtype=torch.float64)
+        lam = as_float64(lam)
         low, high = torch.full_like(lam, self.t_min), torch.full_like(lam, self.t_max)
         for _ in range(60):
             middle = (low + high) / 2
@@ -121,7 +122,7 @@ class Schedule:
 
     def sample_t(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """`n` training times, float64: whole table entries, or uniform in continuous time."""
-        u = torch.rand(n, generator=generator, dtype=torch.float64)
+        u = torch.rand(n, generator=generator, **FLOAT64)
         if self.table is not None:
             return (u * self.steps).floor()
         return self.t_min + u * (self.t_max - self.t_min)
@@ -133,7 +134,7 @@ def from_alpha_bar(name: str, table: Tensor) -> Schedule:
     Raises:
         ValueError: unless the table falls strictly and stays within [0, 1].
     """
-    table = torch.as_tensor(table, dtype=torch.float64)
+    table = as_float64(table)
     if table.ndim != 1 or len(table) < 2:
         raise ValueError(
             f"alpha_bar must be a table of at least 2 entries; got shape {tuple(table.shape)}."
@@ -201,7 +202,8 @@ def linear(steps: int | None = 1000, beta_start: float = 1e-4, beta_end: float =
     """
     _check_steps(steps)
     if steps is not None:
-        return from_betas("linear", torch.linspace(beta_start, beta_end, steps))
+        betas = torch.linspace(beta_start, beta_end, steps, **FLOAT32)
+        return from_betas("linear", betas)
     low, high = 1000 * beta_start, 1000 * beta_end
     return _vp_curve("linear", lambda t: torch.exp(-low * t - (high - low) * t**2 / 2))
 
@@ -217,10 +219,10 @@ def cosine(steps: int | None = 1000, s: float = 0.008, max_beta: float = 0.999) 
     def f(t: Tensor) -> Tensor:
         return torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2  # eq-cosine
 
-    start = f(torch.zeros((), dtype=torch.float64))
+    start = f(torch.zeros((), **FLOAT64))
     if steps is None:
         return _vp_curve("cosine", lambda t: f(t) / start)
-    edges = f(torch.arange(steps + 1, dtype=torch.float64) / steps)
+    edges = f(torch.arange(steps + 1, **FLOAT64) / steps)
     return from_betas("cosine", (1 - edges[1:] / edges[:-1]).clamp(max=max_beta))
 
 
@@ -233,7 +235,8 @@ def scaled_linear(
     The original code calls this one "linear". It has no form in continuous time.
     """
     count("steps", steps, 2)
-    return from_betas("scaled_linear", torch.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2)
+    root = torch.linspace(beta_start**0.5, beta_end**0.5, steps, **FLOAT32)
+    return from_betas("scaled_linear", root**2)
 
 
 @_named
@@ -249,7 +252,7 @@ def sigmoid(
 
     if steps is None:
         return _vp_curve("sigmoid", alpha_bar)
-    edges = alpha_bar(torch.arange(steps + 1, dtype=torch.float64) / steps)
+    edges = alpha_bar(torch.arange(steps + 1, **FLOAT64) / steps)
     return from_betas("sigmoid", (1 - edges[1:] / edges[:-1]).clamp(max=0.999))
 
 

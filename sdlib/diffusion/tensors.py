@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from sdlib.dtypes import as_tensor
+
 
 def broadcast(value: Tensor | float, x: Tensor) -> Tensor:
     """A number a sample, shaped to multiply `x`: `[b]` becomes `[b, 1, ...]`; a scalar stays one.
@@ -14,7 +16,7 @@ def broadcast(value: Tensor | float, x: Tensor) -> Tensor:
     """
     if not x.is_floating_point():
         raise ValueError(f"samples must be floating-point numbers; got {x.dtype}.")
-    value = torch.as_tensor(value, dtype=x.dtype).to(x.device)
+    value = as_tensor(value).to(x.dtype).to(x.device)
     if value.ndim == 0:
         return value
     if value.shape != x.shape[:1]:

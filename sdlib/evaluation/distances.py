@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sdlib.checks import count as whole
 from sdlib.checks import finite
+from sdlib.dtypes import FLOAT64
 
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,9 +29,9 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def directions(d: int, count: int) -> Tensor:
     """`count` unit vectors, `[d, count]`: evenly spread in the plane, else random but fixed."""
     if d == 2:
-        angle = torch.arange(count, dtype=torch.float64) * (math.pi / count)
+        angle = torch.arange(count, **FLOAT64) * (math.pi / count)
         return torch.stack([angle.cos(), angle.sin()])
-    random = torch.randn(d, count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    random = torch.randn(d, count, **FLOAT64, generator=torch.Generator().manual_seed(0))
     return random / random.norm(dim=0)
 
 
@@ -49,7 +50,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 128) -> float:
     a, b = (a @ lines).sort(dim=0).values, (b @ lines).sort(dim=0).values
     if len(a) != len(b):
         n = min(len(a), len(b))
-        q = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        q = (torch.arange(n, **FLOAT64) + 0.5) / n
         a, b = torch.quantile(a, q, dim=0), torch.quantile(b, q, dim=0)
     return (a - b).abs().mean().item()  # eq-sliced-wasserstein
 

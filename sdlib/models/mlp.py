@@ -78,7 +78,8 @@ class MLP(Conditioned):
         if x.ndim != 2 or x.shape[1] != config.dim:
             raise ValueError(f"x must be [b, {config.dim}]; got shape {tuple(x.shape)}.")
         precision = torch.promote_types(x.dtype, torch.float32)  # half would round times
-        t = torch.as_tensor(t, dtype=precision).to(x.device)
+        t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=precision, device=x.device)
+        t = t.to(precision).to(x.device)
         if t.ndim and t.shape != x.shape[:1]:
             raise ValueError(f"t must be one time or [{len(x)}]; got shape {tuple(t.shape)}.")
         t = t.expand(len(x))

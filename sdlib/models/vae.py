@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sdlib.dtypes import FLOAT32
 from sdlib.models.attention import Attention
 from sdlib.models.layers import GROUPS, Downsample, ResBlock, Upsample
 
@@ -285,5 +286,5 @@ def _starts(n: int, side: int, unit: int) -> list[int]:
 
 def _ramp(n: int, rise: int) -> Tensor:
     """Weights along a tile: rising from its edge, 1 in the middle, falling again."""
-    i = torch.arange(n, dtype=torch.float32)
+    i = torch.arange(n, **FLOAT32)
     return (torch.minimum(i, n - 1 - i) + 1).clamp(max=max(rise, 1)) / max(rise, 1)

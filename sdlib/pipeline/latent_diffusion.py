@@ -20,6 +20,7 @@ from sdlib.diffusion import (
 )
 from sdlib.diffusion.guidance import Correction, Interval
 from sdlib.diffusion.tensors import state
+from sdlib.dtypes import FLOAT32
 from sdlib.files import data_path, expand
 from sdlib.models import Attention, DiagonalGaussian, StableDiffusionConfig
 from sdlib.models.packing import pack
@@ -284,7 +285,7 @@ class LatentDiffusion:
             it.
         """
         if mask is None:
-            mask = torch.ones(1, 1, *size)
+            mask = torch.ones(1, 1, *size, **FLOAT32)
             picture = mask.expand(-1, 3, -1, -1)
         latents = self.encode(picture * (1 - mask), noise, batch)
         small = F.interpolate(mask, latents.shape[2:]).to(latents).expand(batch, -1, -1, -1)

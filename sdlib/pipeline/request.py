@@ -16,6 +16,7 @@ from sdlib.diffusion import SPACINGS, Condition, Grid, Schedule, classifier_free
 from sdlib.diffusion.condition import take, tensors
 from sdlib.diffusion.grid import one_more
 from sdlib.diffusion.guidance import Correction
+from sdlib.dtypes import FLOAT32, FLOAT64
 from sdlib.models import StableDiffusionConfig
 from sdlib.pipeline.settings import Settings, own
 
@@ -34,7 +35,7 @@ DISTILLED = 50  # times that latent consistency models know, evenly spaced over 
 
 def linspace_unrounded(schedule: Schedule, steps: int) -> Tensor:
     """`linspace` without rounding: times lie between entries of the table, as in k-diffusion."""
-    return torch.linspace(schedule.t_max, schedule.t_min, steps, dtype=torch.float64)
+    return torch.linspace(schedule.t_max, schedule.t_min, steps, **FLOAT64)
 
 
 def distilled(schedule: Schedule, steps: int) -> Tensor:
@@ -50,7 +51,7 @@ def distilled(schedule: Schedule, steps: int) -> Tensor:
             f"lcm takes from 1 to {DISTILLED} steps, since its models know no more times; got "
             f"{steps}. Give a spacing to go beyond."
         )
-    left = DISTILLED - torch.arange(steps) * DISTILLED // steps
+    left = DISTILLED - torch.arange(steps, device="cpu") * DISTILLED // steps
     return left.double() * (schedule.steps // DISTILLED) - 1
 
 
@@ -219,7 +220,11 @@ def _check_options(settings: Settings, grid: Grid) -> None:
     if not settings.sampler_options or callable(settings.sampler):
         return
     walk = settings.walk(
-        _unchanged, grid, torch.zeros(1, 1), noise=torch.zeros_like, **settings.sampler_options
+        _unchanged,
+        grid,
+        torch.zeros(1, 1, **FLOAT32),
+        noise=torch.zeros_like,
+        **settings.sampler_options,
     )
     try:
         next(walk)
@@ -257,7 +262,7 @@ def _conditions(
             "embeddings must hold tensors with a row for each prompt (one row without prompt may "
             f"stand for all); got {wanted} and {other} rows."
         )
-    rows = torch.arange(wanted[0]).repeat_interleave(count)
+    rows = torch.arange(wanted[0], device="cpu").repeat_interleave(count)
     cond, uncond = embeddings
     return (take(cond, rows), take(uncond, rows.clamp(max=other[0] - 1))), wanted[0]
 

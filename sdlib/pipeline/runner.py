@@ -121,7 +121,7 @@ def usable(device: str | torch.device | None) -> torch.device:
     """`pick_device`, if torch can compute there; otherwise an error that says why not."""
     try:
         picked = pick_device(device)
-        torch.ones(1, device=picked).item()
+        torch.ones(1, dtype=torch.float32, device=picked).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         why = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         raise ValueError(f"the device {str(device)!r} cannot be used here: {why}.") from None

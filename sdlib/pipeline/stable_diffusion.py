@@ -132,7 +132,8 @@ class StableDiffusion(LatentDiffusion):
         if grid is None:
             yield self._frame(request, Step(0, 0.0, latents, latents), 0, [])
             return
-        eps = noise(state(torch.zeros(batch, config.vae.latent, h, w, device=self.runner.device)))
+        like = {"dtype": torch.float32, "device": self.runner.device}
+        eps = noise(state(torch.zeros(batch, config.vae.latent, h, w, **like)))
         if request.latents is not None:
             eps = request.latents.to(eps)
         x = eps if latents is None else grid.alpha[0] * latents + grid.sigma[0] * eps

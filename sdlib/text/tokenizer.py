@@ -265,7 +265,8 @@ class Tokenizer:
         windows = max(1, math.ceil(max(map(len, prompts)) / room))
         starts = range(0, windows * room, room)
         return torch.tensor(
-            [[i for k in starts for i in self._window(ids[k : k + room])] for ids in prompts]
+            [[i for k in starts for i in self._window(ids[k : k + room])] for ids in prompts],
+            device="cpu",
         )
 
     def words(self, text: str, long_prompt: str = "cut") -> list[tuple[str, list[int]]]:

@@ -49,7 +49,7 @@ class Processes:
         """
         if self.count == 1:
             return generator
-        seed = int(torch.randint(2**60, (), generator=generator)) + self.rank
+        seed = int(torch.randint(2**60, (), generator=generator, device="cpu")) + self.rank
         torch.manual_seed(seed)
         return torch.Generator().manual_seed(seed)
 

@@ -4,6 +4,7 @@ import torch
 
 from sdlib.datasets import plane
 from sdlib.diffusion import SAMPLERS, IdealDenoiser, Step, make_grid, schedule
+from sdlib.dtypes import FLOAT64
 from sdlib.training import RECIPES, load_trained
 from sdlib.viz.animation import SUFFIXES, Animation, animate
 
@@ -32,7 +33,7 @@ def walk(
         levels = schedule("cosine")
     count = BETWEEN * (frames - 1)
     grid = make_grid(levels, min(count, levels.steps or count))  # a long film rests between steps
-    x = grid.sigma[0] * torch.randn(points, 2, generator=generator, dtype=torch.float64)
+    x = grid.sigma[0] * torch.randn(points, 2, generator=generator, **FLOAT64)
 
     def noise(x):
         return torch.randn(x.shape, generator=generator, dtype=x.dtype)

@@ -221,3 +221,33 @@ def test_pure_noise_gives_the_mean_of_the_whole(alpha):
 def test_sampling_from_pure_noise_is_finite(levels):
     *_, last = ddim(ODD, make_grid(levels, 10), torch.randn(7, 2, generator=gen()))
     assert torch.isfinite(last.x).all()
+
+
+@pytest.mark.parametrize(
+    "dtype, device", [("float64", "cpu"), ("bfloat16", "cpu"), ("float32", "meta")]
+)
+def test_points_do_not_depend_on_torchs_defaults(monkeypatch, dtype, device):
+    """Nor do later ones on what the defaults were when a set was measured."""
+
+    def points():
+        image, strokes = [[0.0, 1.0], [0.5, 0.0]], [[(0.0, 0.0), (1.0, 1.0), (2.0, 0.0)]]
+        return [
+            *(plane.sample(name, 50, gen()) for name in plane.NAMES),
+            plane.from_image(image, 20, gen()),
+            plane.from_drawing(strokes, 20, gen()),
+            plane.mixture_on_circle(3, 0.1).score(
+                torch.zeros(2, 2, device="cpu").double(), 0.6, 0.8
+            ),
+        ]
+
+    right = points()
+    plane._center_and_scale.cache_clear()
+    try:
+        torch.set_default_dtype(getattr(torch, dtype)), torch.set_default_device(device)
+        found = points()
+    finally:
+        torch.set_default_dtype(torch.float32), torch.set_default_device(None)
+    for one, other in ((found, right), (points(), right)):
+        assert all(
+            torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True)
+        )

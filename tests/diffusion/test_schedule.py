@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdlib.diffusion import SCHEDULES, Schedule, schedule, zero_terminal_snr
+from sdlib.diffusion import (
+    SCHEDULES,
+    SPACINGS,
+    Schedule,
+    make_grid,
+    q_sample,
+    schedule,
+    zero_terminal_snr,
+)
 from sdlib.diffusion.schedule import from_alpha_bar
 
 VP_TABLES = ["linear", "cosine", "scaled_linear", "sigmoid"]
@@ -178,3 +186,31 @@ def test_schedules_are_pickled_by_their_names(name):
     if original.steps:
         last = pickle.loads(pickle.dumps(schedule(name, zero_terminal_snr=True))).alpha_bar[-1]
         assert last == 0
+
+
+@pytest.mark.parametrize(
+    "dtype, device", [("float64", "cpu"), ("bfloat16", "cpu"), ("float32", "meta")]
+)
+def test_tables_do_not_depend_on_torchs_defaults(dtype, device):
+    """On "meta" there are no numbers: nothing may be made there."""
+
+    def levels():
+        made = [schedule(name) for name in SCHEDULES]
+        made += [zero_terminal_snr(one) for one in made if one.steps]
+        times = [t for one in made for t in (one.t_min, 0.3, one.t_max)]
+        grids = [make_grid(schedule("scaled_linear"), 7, name) for name in SPACINGS]
+        draws = [one.sample_t(5, torch.Generator().manual_seed(0)) for one in made]
+        found = [torch.stack(one(t)) for one in made for t in times if one.t_min <= t <= one.t_max]
+        return [
+            *found,
+            *draws,
+            *(grid.sigma for grid in grids),
+            q_sample(found[0], found[0], 0.6, 0.8),
+        ]
+
+    right = levels()
+    try:
+        torch.set_default_dtype(getattr(torch, dtype)), torch.set_default_device(device)
+        assert all(torch.equal(a, b) for a, b in zip(levels(), right, strict=True))
+    finally:
+        torch.set_default_dtype(torch.float32), torch.set_default_device(None)

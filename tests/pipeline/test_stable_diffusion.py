@@ -467,6 +467,36 @@ def test_no_half_measures(name):
 # --- files ----------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def defaults():
+    """Sets torch's defaults, which are put back."""
+    yield lambda dtype, device: (torch.set_default_dtype(dtype), torch.set_default_device(device))
+    torch.set_default_dtype(torch.float32), torch.set_default_device(None)
+
+
+KINDS_ANYWHERE = {
+    "text": {"guidance_scale": 7.3},
+    "ddpm": {"sampler": "ddpm", "count": 2},
+    "lcm": {"sampler": "lcm"},
+    "options": {"sampler": "ddim", "sampler_options": {"eta": 0.5}, "spacing": "karras"},
+    "inpainting": {"image": PHOTO, "mask": MASK},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_ANYWHERE)
+@pytest.mark.parametrize(
+    "dtype, device", [(torch.float64, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "meta")]
+)
+def test_a_seed_gives_its_picture_whatever_torchs_defaults_are(sd, defaults, kind, dtype, device):
+    """On "meta" there are no numbers: nothing may be made there."""
+    right = pixels(sd, **KINDS_ANYWHERE[kind])
+    defaults(dtype, device)
+    with torch.device("cpu"):
+        fresh = StableDiffusion(sd.config, sd.text, sd.unet, sd.vae, device="cpu")
+    for one in (sd, fresh):
+        assert pixels(one, **KINDS_ANYWHERE[kind]).tobytes() == right.tobytes()
+
+
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_saved_and_loaded(sd, name, tmp_path):
     sd.save(tmp_path / name)

@@ -25,6 +25,7 @@ from sdlib.diffusion.samplers.step import (
     transfer,
     walk,
 )
+from sdlib.dtypes import as_tensor
 
 VARIANCES = {"small": 0.0, "large": 1.0}
 
@@ -106,7 +107,7 @@ def ddpm(
         ValueError: for another variance, or on a grid that rises.
     """
     check_falls("ddpm", grid)
-    reverse_variance(variance, *torch.tensor([0.6, 0.8, 0.8, 0.6]))  # a bad one is said at once
+    reverse_variance(variance, *as_tensor([0.6, 0.8, 0.8, 0.6]))  # a bad one is said at once
 
     def move(i, x, x0, *levels):
         spread = reverse_variance(variance, *levels).sqrt()

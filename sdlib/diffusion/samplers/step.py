@@ -12,6 +12,7 @@ from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.parameterization import to_eps
 from sdlib.diffusion.tensors import state
+from sdlib.dtypes import FLOAT32
 
 Noise = Callable[[Tensor], Tensor]  # takes a state, gives standard normal noise of its shape
 
@@ -61,7 +62,9 @@ def seeded(seeds: Sequence[int]) -> Noise:
     def noise(x: Tensor) -> Tensor:
         if len(x) != len(generators):
             raise ValueError(f"this noise has {len(generators)} seeds; the batch has {len(x)}.")
-        return torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators]).to(x)
+        return torch.stack(
+            [torch.randn(x.shape[1:], generator=g, **FLOAT32) for g in generators]
+        ).to(x)
 
     return noise
 

@@ -20,6 +20,7 @@ from sdlib.diffusion import (
     sample,
     schedule,
 )
+from sdlib.dtypes import FLOAT32, FLOAT64
 from sdlib.evaluation import floor, sliced_wasserstein
 from sdlib.models import MLP, MLPConfig
 from sdlib.training.recipes.recipe import Recipe
@@ -65,7 +66,7 @@ class PlaneRecipe(Recipe):
             if not self.classes:
                 yield x, None
                 continue
-            dropped = torch.rand(self.batch, generator=generator) < UNLABELLED
+            dropped = torch.rand(self.batch, generator=generator, **FLOAT32) < UNLABELLED
             yield x, torch.where(dropped, self.classes, labels)
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
@@ -112,7 +113,7 @@ class PlaneRecipe(Recipe):
         """`n` fresh points of what the model learns, `[n, 2]`: of all, or of one class."""
         if label is None:
             return plane.sample(self.dataset, n, generator)
-        found = torch.empty(0, 2)
+        found = torch.empty(0, 2, **FLOAT32)
         while len(found) < n:
             x, labels = plane.sample_labelled(self.dataset, n, generator)
             found = torch.cat([found, x[labels == label]])
@@ -142,8 +143,12 @@ def sample_points(
 ) -> Tensor:
     """`n` DDIM samples in the plane, float64 `[n, 2]`; all of one class if `label` is given."""
     grid = make_grid(levels, steps)
-    x = grid.sigma[0] * torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    return sample(ddim(denoiser, grid, x, cond=None if label is None else torch.full((n,), label)))
+    x = grid.sigma[0] * torch.randn(n, 2, generator=generator, **FLOAT64)
+    return sample(
+        ddim(
+            denoiser, grid, x, cond=None if label is None else torch.full((n,), label, device="cpu")
+        )
+    )
 
 
 RECIPES = [

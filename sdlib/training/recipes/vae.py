@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdlib.datasets import scenes
+from sdlib.dtypes import FLOAT32
 from sdlib.models import AutoencoderKL, VAEConfig
 from sdlib.training.recipes.recipe import Recipe
 
@@ -68,7 +69,7 @@ class VAERecipe(Recipe):
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         def noise(x: Tensor) -> Tensor:
-            return torch.randn(x.shape, generator=generator).to(x)
+            return torch.randn(x.shape, generator=generator, **FLOAT32).to(x)
 
         pixels = batch.contiguous(memory_format=torch.channels_last)
         latents = network.encode(pixels)
