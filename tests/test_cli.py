@@ -190,6 +190,8 @@ def test_reproduce_compares_with_what_ships(small, tmp_path, monkeypatch, capsys
         ),
         (["animate", "rings", "--out", "a.mp4"], "--out must end in .gif or .webp; got 'a.mp4'"),
         (["animate", "rings", "--frames", "1"], "--frames must be at least 2; got 1"),
+        (["animate", "rings", "--seed", "-2"], "seed must be a whole number, at least 0; got -2."),
+        (["animate", "rings", "--seed", str(2**70)], "seeds must be below 2^32"),
         (["animate", "rings", "--points", "0"], "--points must be at least 1; got 0"),
         (["train", "moon"], "unknown recipe 'moon'"),
         (["train", "swiss_roll", "--steps", "0"], "--steps must be at least 1; got 0"),

@@ -19,7 +19,7 @@ from sdlib.pipeline.settings import OWN, TEXT, WHOLE, Settings
 SETTINGS = {
     "prompt": (TEXT, None),
     "negative_prompt": (TEXT, "what to get away from"),
-    "seed": (WHOLE, "of the noise (default: drawn, and told)"),
+    "seed": (WHOLE, "of the noise (default: -1, which draws one and tells it)"),
     **{one.name: (one.metadata["kind"], one.metadata["help"]) for one in fields(Settings)},
 }
 DEFAULTS = {one.name: one.default for one in fields(Settings) if one.default is not None}

@@ -13,7 +13,9 @@ def register(commands) -> None:
     one.add_argument("--out", type=expand, help="a .gif or .webp (default: ./NAME.gif)")
     one.add_argument("--frames", type=int, default=60, help="pictures in the film (default: 60)")
     one.add_argument("--points", type=int, default=3000, help="particles (default: 3000)")
-    one.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
+    one.add_argument(
+        "--seed", type=int, default=0, help="of all randomness; -1 draws one (default: 0)"
+    )
     one.add_argument("--sampler", default="ddpm", metavar="NAME",
                      help="ddpm, along the SDE (default), ddim, along the ODE, or another; "
                           "a name that is none lists all")  # fmt: skip
@@ -26,6 +28,7 @@ def animate(args) -> int:
     at_least(1, "--points", args.points)
     import torch
 
+    from sdlib.checks import seed
     from sdlib.datasets import plane
     from sdlib.diffusion import SAMPLERS
     from sdlib.training.recipes import plane as recipes
@@ -38,8 +41,9 @@ def animate(args) -> int:
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}; got {str(out)!r}.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(args.seed)
+    chosen = seed(args.seed)
+    generator = torch.Generator().manual_seed(chosen)
     steps = walk(name, args.points, args.frames, sampler, generator)
     film(steps, name.replace("_", " ")).save(out, **LOOK)
-    print(f"{out}: {args.frames} frames, {out.stat().st_size / 1e6:.2f} MB")
+    print(f"{out}: seed {chosen}, {args.frames} frames, {out.stat().st_size / 1e6:.2f} MB")
     return 0

@@ -38,9 +38,8 @@ class Batches:
         if not len(data):
             raise ValueError("data must hold at least one sample to make batches of; it is empty.")
         self.data, self.batch, self.generator = data, count("batch", batch), generator
-        self._rest = torch.empty(
-            0, dtype=torch.int64, device="cpu"
-        )  # of this epoch, the samples to come
+        # of this epoch, the samples to come
+        self._rest = torch.empty(0, dtype=torch.int64, device="cpu")
 
     def __iter__(self) -> "Batches":
         return self

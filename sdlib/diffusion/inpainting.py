@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from sdlib.diffusion.denoiser import Denoiser
 
@@ -25,6 +26,15 @@ def inpainting(denoiser: Denoiser, known: Tensor, mask: Tensor) -> Denoiser:
         return blend(denoiser(x, t, alpha, sigma, cond), known, mask)
 
     return estimate
+
+
+def shrink(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A mask `[b, 1, H, W]` of pixels as one of latents, `[b, 1, h, w]`, whose sides divide H, W.
+
+    A latent is painted where any of its pixels is, so that no stroke is too thin to be painted.
+    (Stable Diffusion's pipelines look at one pixel of each.)
+    """
+    return F.adaptive_max_pool2d(mask, size)
 
 
 def blend(painted: Tensor, known: Tensor, mask: Tensor) -> Tensor:

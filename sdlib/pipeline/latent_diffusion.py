@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sdlib import images
 from sdlib.checks import count as whole
@@ -19,6 +18,7 @@ from sdlib.diffusion import (
     schedule,
 )
 from sdlib.diffusion.guidance import Correction, Interval
+from sdlib.diffusion.inpainting import shrink
 from sdlib.diffusion.tensors import state
 from sdlib.dtypes import FLOAT32
 from sdlib.files import data_path, expand
@@ -288,7 +288,7 @@ class LatentDiffusion:
             mask = torch.ones(1, 1, *size, **FLOAT32)
             picture = mask.expand(-1, 3, -1, -1)
         latents = self.encode(picture * (1 - mask), noise, batch)
-        small = F.interpolate(mask, latents.shape[2:]).to(latents).expand(batch, -1, -1, -1)
+        small = shrink(mask, latents.shape[2:]).to(latents).expand(batch, -1, -1, -1)
         return torch.cat([small, latents], dim=1)
 
     # --- the networks -----------------------------------------------------------------------------

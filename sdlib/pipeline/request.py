@@ -1,6 +1,5 @@
 """What pictures are asked for, checked before anything is computed (Chapter 20)."""
 
-import secrets
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sdlib import images
+from sdlib import checks, images
 from sdlib.checks import count as whole
 from sdlib.diffusion import SPACINGS, Condition, Grid, Schedule, classifier_free, make_grid
 from sdlib.diffusion.condition import take, tensors
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     Picture = str | PathLike | Image
 
 LARGER = 4  # times the area that the model was trained on is taken as it comes
-SEEDS = 2**64  # how many there are
-
 DISTILLED = 50  # times that latent consistency models know, evenly spaced over the table
 
 
@@ -179,19 +176,28 @@ def make_jobs(
             "there must be a prompt, and one negative prompt for all or one for each; got "
             f"{len(prompts)} and {len(negatives)}."
         )
-    if seed is None:
-        seed = secrets.randbelow(2**32)
-    several = isinstance(seed, Sequence)
-    seeds = list(seed) if several else [whole("seed", seed, least=0) + j for j in range(count)]
-    if len(seeds) != count:
-        raise ValueError(f"a list of seeds must have one for each of {count}; got {len(seeds)}.")
-    if max(whole("seed", one, least=0) for one in seeds) >= SEEDS:
-        raise ValueError(f"seeds must be below 2^64; got {max(seeds)}.")
+    seeds = _seeds(seed, count, len(prompts))
     return [
-        {"prompt": text, "negative_prompt": negative, "seed": int(one)}
-        for text, negative in zip(prompts, negatives, strict=True)
-        for one in seeds
+        {"prompt": text, "negative_prompt": negative, "seed": seeds[i * count + j]}
+        for i, (text, negative) in enumerate(zip(prompts, negatives, strict=True))
+        for j in range(count)
     ]
+
+
+def _seeds(seed: int | Sequence[int] | None, count: int, prompts: int) -> list[int]:
+    """The seed of each image; those of one prompt are those of each."""
+    if not isinstance(seed, Sequence):
+        first = checks.seed(seed)
+        if seed is None or seed == -1:
+            first = min(first, checks.SEEDS - count)  # with room to count up
+        seed = [first + j for j in range(count)]
+    if len(seed) not in (count, prompts * count):
+        others = f", or for each of {prompts * count}" if prompts > 1 else ""
+        raise ValueError(
+            f"a list of seeds must have one for each of {count}{others}; got {len(seed)}."
+        )
+    seeds = [checks.seed(one) for one in seed]
+    return seeds if len(seeds) == prompts * count else seeds * prompts
 
 
 def nodes(

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sdlib import __version__
 from sdlib.diffusion import Condition, Step, classifier_free, seeded
 from sdlib.diffusion.guidance import Correction
-from sdlib.diffusion.inpainting import blend, inpainting
+from sdlib.diffusion.inpainting import blend, inpainting, shrink
 from sdlib.diffusion.tensors import state
 from sdlib.pipeline.frame import Frame, by_word
 from sdlib.pipeline.latent_diffusion import LatentDiffusion
@@ -75,10 +74,12 @@ class StableDiffusion(LatentDiffusion):
             prompt: what to show; several make a batch. It may be empty.
             negative_prompt: what to get away from, one for all prompts or one for each.
             image: a picture to start from (Meng et al. 2022), or to repaint in part.
-            mask: white where to repaint the image; it is stretched to the image's size. Elsewhere
-                latents are kept, which is not to say pixels: those are encoded and decoded.
+            mask: white where to repaint the image; it is stretched to the image's size. A latent
+                is repainted where any of its pixels (8 x 8 in v1) is white; elsewhere latents are
+                kept, which is not to say pixels: those are encoded and decoded.
             seed: of the noise of the first image of each prompt, counted up for the next ones; or
-                one for each. It depends neither on the batch nor on the device. None draws one.
+                one for each image of a prompt, or of all. It depends neither on the batch nor on
+                the device. None and -1 draw one.
             count: images for each prompt.
             maps: whether frames say where the U-Net looked for each word.
             latents: the noise of the first node, `[b, c, h, w]`, in place of what the seeds draw.
@@ -121,7 +122,7 @@ class StableDiffusion(LatentDiffusion):
         settings, grid, noise = request.settings, request.grid, seeded(request.each("seed"))
         batch, config = len(request.jobs), self.config
         h, w = (side // config.vae.factor for side in (settings.height, settings.width))
-        mask = None if request.mask is None else F.interpolate(request.mask, (h, w))
+        mask = None if request.mask is None else shrink(request.mask, (h, w))
         sees_mask = config.unet.in_channels > config.vae.latent
         forgets = mask is not None and settings.strength == 1  # nothing stays under the mask
 

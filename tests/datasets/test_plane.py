@@ -226,7 +226,7 @@ def test_sampling_from_pure_noise_is_finite(levels):
 @pytest.mark.parametrize(
     "dtype, device", [("float64", "cpu"), ("bfloat16", "cpu"), ("float32", "meta")]
 )
-def test_points_do_not_depend_on_torchs_defaults(monkeypatch, dtype, device):
+def test_points_do_not_depend_on_torchs_defaults(dtype, device):
     """Nor do later ones on what the defaults were when a set was measured."""
 
     def points():

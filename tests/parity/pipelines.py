@@ -80,9 +80,10 @@ def photo(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
 
 @cache
 def mask(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """White in the middle, with an edge that is on no border of latents."""
+    """White in the middle, with edges between latents: of others, we repaint more than diffusers."""
     picture = Image.new("L", (width, height))
-    picture.paste(255, (width // 4 + 3, height // 4 - 2, width // 4 * 3 + 1, height - 5))
+    left, top = width // 32 * 8, height // 32 * 8
+    picture.paste(255, (left, top, width // 4 * 3 // 8 * 8, (height - 5) // 8 * 8))
     return picture
 
 

@@ -38,13 +38,25 @@ def test_a_job_for_each_image():
     assert request.each("seed") == [7, 8, 7, 8]
     assert ask(["a", "b"], "c").each("negative_prompt") == ["c", "c"]
     assert ask(["a", "b"], count=2, seed=[5, 1]).each("seed") == [5, 1, 5, 1]
+    assert ask(["a", "b"], seed=[5, 1]).each("seed") == [5, 1]
+    assert ask(["a", "b"], count=2, seed=[5, 1, 9, 2]).each("seed") == [5, 1, 9, 2]
     assert ask("").each("prompt") == [""]
 
 
 def test_a_seed_is_drawn_and_told():
-    seeds = {ask(seed=None).jobs[0]["seed"] for _ in range(5)}
-    assert len(seeds) == 5 and all(0 <= seed < 2**32 for seed in seeds)
+    seeds = {ask(seed=seed).jobs[0]["seed"] for seed in [None, -1] * 3}
+    assert len(seeds) == 6 and all(0 <= seed < 2**32 for seed in seeds)
     assert np.diff(ask(seed=None, count=3).each("seed")).tolist() == [1, 1]
+
+
+def test_a_seed_that_is_drawn_has_room_to_count_up(monkeypatch):
+    monkeypatch.setattr("secrets.randbelow", lambda most: most - 1)
+    assert ask(seed=-1, count=3).each("seed") == [2**32 - 3, 2**32 - 2, 2**32 - 1]
+
+
+def test_seeds_are_as_many_as_torch_tells_apart():
+    drawn = [torch.rand(2, generator=torch.Generator().manual_seed(7 + k)) for k in (0, 2**32)]
+    assert torch.equal(*drawn)
 
 
 def test_settings_are_json():
@@ -250,12 +262,16 @@ WRONG = {
     ),
     "interval beyond the grid": ({"interval": (900, 1000)}, "lies outside the noise levels"),
     "interval that falls": ({"interval": (2, 1)}, "interval must be .low, high."),
-    "negative seed": ({"seed": -1}, "seed must be a whole number, at least 0; got -1"),
+    "negative seed": ({"seed": -2}, "seed must be a whole number, at least 0; got -2"),
     "one seed negative": ({"seed": [3, -2], "count": 2}, "seed must .* at least 0; got -2"),
     "seed of float": ({"seed": 0.5}, "seed must be a whole number"),
     "seeds": ({"seed": [1, 2], "count": 3}, "one for each of 3; got 2"),
-    "large seed": ({"seed": 2**64}, "seeds must be below 2"),
-    "large seeds": ({"seed": 2**64 - 1, "count": 2}, "seeds must be below 2"),
+    "large seed": ({"seed": 2**32 + 7}, "seeds must be below 2.*, and 7 gives the same numbers"),
+    "large seeds": ({"seed": 2**32 - 1, "count": 2}, "seeds must be below 2"),
+    "seeds of prompts": (
+        {"prompt": ["a", "b"], "seed": [1, 2, 3], "count": 2},
+        "one for each of 2, or for each of 4; got 3",
+    ),
     "no prompt": ({"prompt": []}, "there must be a prompt"),
     "prompt None": ({"prompt": None}, "prompt must be a string, or a list"),
     "negative None": ({"negative_prompt": None}, "negative_prompt must be a string, or a list"),

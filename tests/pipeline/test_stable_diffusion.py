@@ -190,6 +190,22 @@ def test_what_is_not_masked_stays(sd):
         assert off(x[..., ~kept], right[..., ~kept]) > 0.1
 
 
+@pytest.mark.parametrize("place", [(0, 0), (3, 5), (7, 7), (25, 31)])
+def test_no_stroke_is_too_thin_to_be_painted(sd, nine, place):
+    """A latent is repainted where any of its pixels is white."""
+    dot, patch = Image.new("L", (64, 48)), Image.new("L", (64, 48))
+    left, top = (at // 8 * 8 for at in place)
+    dot.putpixel(place, 255), patch.paste(255, (left, top, left + 8, top + 8))
+    asked = {"strength": 0}, {"mask": dot}, {"mask": patch}
+    kept, thin, whole = (last(sd, image=PHOTO, **one) for one in asked)
+    assert torch.equal(thin, whole)
+    painted = (thin - kept).abs().amax(1)[0] > 1e-6
+    assert painted.nonzero().tolist() == [[top // 8, left // 8]]
+    white = torch.from_numpy(np.asarray(dot) / 255).float()[None, None]
+    shown = nine.inpainting_condition((48, 64), torch.zeros_like, torch.zeros(1, 3, 48, 64), white)
+    assert shown[0, 0].nonzero().tolist() == [[top // 8, left // 8]]
+
+
 def test_an_inpainting_model_needs_no_mask(nine):
     """Without one it is to paint all, over gray."""
     seen = []
