@@ -1,5 +1,6 @@
 """What pictures are asked for, checked before anything is computed (Chapter 20)."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     Picture = str | PathLike | Image
 
+WEIGHTED = re.compile(r"\([^()]*:\s*\d*\.?\d+\s*\)")  # "(cat:1.3)"
 LARGER = 4  # times the area that the model was trained on is taken as it comes
 DISTILLED = 50  # times that latent consistency models know, evenly spaced over the table
 
@@ -124,6 +126,7 @@ def make_request(
     if embeddings is not None:
         conditions, rows = _conditions(embeddings, prompt, negative_prompt, whole("count", count))
     jobs = make_jobs(prompt if rows is None else [""] * rows, negative_prompt, seed, count)
+    _warn_of_weights(jobs)
     picture, hidden, (width, height) = _pictures(config, image, mask, settings)
     sampler = settings.sampler or config.sampler
     settings = replace(settings, sampler=sampler, width=width, height=height)
@@ -198,6 +201,18 @@ def _seeds(seed: int | Sequence[int] | None, count: int, prompts: int) -> list[i
         )
     seeds = [checks.seed(one) for one in seed]
     return seeds if len(seeds) == prompts * count else seeds * prompts
+
+
+def _warn_of_weights(jobs: list[dict[str, Any]]) -> None:
+    """Say of a prompt that it is read as it stands, if it looks as if words in it were weighted."""
+    for text in {job[name]: None for job in jobs for name in ("prompt", "negative_prompt")}:
+        found = WEIGHTED.search(text) if isinstance(text, str) else None
+        if found:
+            warnings.warn(
+                f"{found[0]!r} is read as text: other programs, A1111's web UI for one, weight words "
+                "so, and sdlib does not.",
+                stacklevel=4,
+            )
 
 
 def nodes(

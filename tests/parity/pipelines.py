@@ -80,7 +80,7 @@ def photo(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
 
 @cache
 def mask(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """White in the middle, with edges between latents: of others, we repaint more than diffusers."""
+    """White in the middle, with edges between latents: of others, diffusers repaints less."""
     picture = Image.new("L", (width, height))
     left, top = width // 32 * 8, height // 32 * 8
     picture.paste(255, (left, top, width // 4 * 3 // 8 * 8, (height - 5) // 8 * 8))

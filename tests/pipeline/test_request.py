@@ -169,6 +169,20 @@ def test_strength_too_small_for_a_step_warns(recwarn):
         ask(image=PHOTO, strength=0.01)
 
 
+@pytest.mark.parametrize("prompt", ["a (red cat:1.3) in rain", "a ((cat:.8))", ["a", "(b: 2)"]])
+def test_a_prompt_with_weights_is_read_as_text_and_that_is_said(prompt):
+    with pytest.warns(UserWarning, match="is read as text: other programs weight words so"):
+        ask(prompt)
+    with pytest.warns(UserWarning, match="is read as text"):
+        ask("a", "(blur:1.2)")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_prompt_without_weights():
+    for prompt in ("a cat (red)", "at 12:30", "(16:9 picture)", "scene (a: b)"):
+        ask(prompt)
+
+
 def test_without_an_image_strength_means_nothing():
     assert len(ask(strength=0.1).grid) == 50
 
