@@ -209,8 +209,8 @@ def _warn_of_weights(jobs: list[dict[str, Any]]) -> None:
         found = WEIGHTED.search(text) if isinstance(text, str) else None
         if found:
             warnings.warn(
-                f"{found[0]!r} is read as text: other programs, A1111's web UI for one, weight words "
-                "so, and sdlib does not.",
+                f"{found[0]!r} is read as text: other programs weight words so, as A1111's web UI, "
+                "and sdlib does not.",
                 stacklevel=4,
             )
 
