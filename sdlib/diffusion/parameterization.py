@@ -47,6 +47,10 @@ class Parameterization:
         return self.to_x0(one, torch.zeros_like(one), alpha, sigma) ** 2  # eq-x0-error
 
 
+def _eps_target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return eps
+
+
 def _eps_to_x0(out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     if bool((alpha == 0).any()):
         raise ValueError(
@@ -54,6 +58,14 @@ def _eps_to_x0(out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
             "the input is all noise. Use v-prediction there."
         )
     return (x - sigma * out) / alpha  # eq-eps-to-x0
+
+
+def _x0_target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return x0
+
+
+def _x0_to_x0(out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return out
 
 
 def _v_target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -74,11 +86,9 @@ def _flow_to_x0(out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
 
 PARAMETERIZATIONS: dict[str, Parameterization] = {
     # Ho et al. 2020, equation 14: the noise itself.
-    "eps": Parameterization("eps", lambda x0, eps, alpha, sigma: eps, _eps_to_x0),
+    "eps": Parameterization("eps", _eps_target, _eps_to_x0),
     # The clean sample itself.
-    "x0": Parameterization(
-        "x0", lambda x0, eps, alpha, sigma: x0, lambda out, x, alpha, sigma: out
-    ),
+    "x0": Parameterization("x0", _x0_target, _x0_to_x0),
     # Salimans & Ho 2022, section 4: the velocity on the circle.
     "v": Parameterization("v", _v_target, _v_to_x0),
     # Lipman et al. 2023; Liu et al. 2023: the velocity on the straight line.

@@ -1,6 +1,7 @@
 """Parameterizations: targets by their definitions, round trips, and the way errors convert."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -79,3 +80,10 @@ def test_names_and_your_own():
         parameterization("score")
     mine = Parameterization("mine", lambda x0, eps, a, s: 2 * x0, lambda out, x, a, s: out / 2)
     assert parameterization(mine) is mine
+
+
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_they_can_be_pickled(name):
+    one, ones = pickle.loads(pickle.dumps(parameterization(name))), torch.ones(2)
+    right = parameterization(name).target(ones, 3 * ones, 0.6, 0.8)
+    assert one.name == name and torch.equal(one.target(ones, 3 * ones, 0.6, 0.8), right)
