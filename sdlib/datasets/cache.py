@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sdlib.checks import count, finite
+from sdlib.checks import finite, whole_number
 from sdlib.files import expand
 from sdlib.progress import Bar
 
@@ -49,7 +49,7 @@ def cache(
         ValueError: without images or a name, for a file that is no such cache (it is left as it
             is), or for an encoder's output that is not finite or not one row an image.
     """
-    path, batch = expand(path), count("batch", batch)
+    path, batch = expand(path), whole_number("batch", batch)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to keep the cache in.")
     if not isinstance(name, str) or not name:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlib.checks import count, pick
+from sdlib.checks import pick, whole_number
 from sdlib.dtypes import FLOAT32, FLOAT64, as_float64
 
 # Interpolation in lambda needs finite ends; a table's clean or zero-SNR end is taken as +-30.
@@ -234,7 +234,7 @@ def scaled_linear(
 
     The original code calls this one "linear". It has no form in continuous time.
     """
-    count("steps", steps, 2)
+    whole_number("steps", steps, 2)
     root = torch.linspace(beta_start**0.5, beta_end**0.5, steps, **FLOAT32)
     return from_betas("scaled_linear", root**2)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdlib import checks, images
-from sdlib.checks import count as whole
+from sdlib.checks import whole_number
 from sdlib.diffusion import SPACINGS, Condition, Grid, Schedule, classifier_free, make_grid
 from sdlib.diffusion.condition import take, tensors
 from sdlib.diffusion.grid import one_more
@@ -124,7 +124,9 @@ def make_request(
     """
     conditions, rows = None, None
     if embeddings is not None:
-        conditions, rows = _conditions(embeddings, prompt, negative_prompt, whole("count", count))
+        conditions, rows = _conditions(
+            embeddings, prompt, negative_prompt, whole_number("count", count)
+        )
     jobs = make_jobs(prompt if rows is None else [""] * rows, negative_prompt, seed, count)
     _warn_of_weights(jobs)
     picture, hidden, (width, height) = _pictures(config, image, mask, settings)
@@ -167,7 +169,7 @@ def make_jobs(
     Raises:
         ValueError: for what are no prompts or seeds, or not as many as there should be.
     """
-    count = whole("count", count)
+    count = whole_number("count", count)
     for name, texts in {"prompt": prompt, "negative_prompt": negative_prompt}.items():
         if not isinstance(texts, Sequence):
             raise ValueError(f"{name} must be a string, or a list of them; got {texts!r}.")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdlib.checks import count, pick
+from sdlib.checks import pick, whole_number
 from sdlib.files import expand
 from sdlib.progress import Bar
 from sdlib.training.batches import Batches, describe, move, tensors
@@ -116,8 +116,8 @@ def train(
         TrainingDiverged: at the first loss or gradient that is not finite; the weights stay as
             they were before that step.
     """
-    steps, accumulate = count("steps", steps), count("accumulate", accumulate)
-    warmup, save_every = count("warmup", warmup, 0), count("save_every", save_every)
+    steps, accumulate = whole_number("steps", steps), whole_number("accumulate", accumulate)
+    warmup, save_every = whole_number("warmup", warmup, 0), whole_number("save_every", save_every)
     warmup = min(warmup, steps - 1)
     if not clip > 0:
         raise ValueError(f"clip must be positive (math.inf for none); got {clip}.")
