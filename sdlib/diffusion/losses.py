@@ -111,6 +111,13 @@ def log_normal(mean: float = -1.2, std: float = 1.2) -> Times:
     return times
 
 
+TIMES: dict[str, Times] = {
+    "uniform": uniform,
+    "logit_normal": logit_normal(),
+    "log_normal": log_normal(),
+}
+
+
 def diffusion_loss(
     network: nn.Module,
     x0: Tensor,
@@ -119,7 +126,7 @@ def diffusion_loss(
     weight: str | Weighting | None = None,
     cond: Condition = None,
     generator: torch.Generator | None = None,
-    times: Times = uniform,
+    times: str | Times = uniform,
 ) -> Tensor:
     """The mean squared error of a network's output at random times: a scalar to minimize.
 
@@ -133,7 +140,7 @@ def diffusion_loss(
         weight: of each sample's squared error; None counts all alike.
         cond: the condition of each sample, handed to the network.
         generator: draws times and noise, on the CPU (so that a seed means the same everywhere).
-        times: draws the training times.
+        times: draws the training times; a name in `TIMES`, or a function.
 
     Raises:
         ValueError: for an unknown name, an empty batch or one of integers, or a network that
@@ -145,7 +152,8 @@ def diffusion_loss(
         )
     p = parameterization(predicts)
     x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))  # halves would round the error
-    t = times(schedule, len(x0), generator)
+    draw = times if callable(times) else pick("times", TIMES, times)
+    t = draw(schedule, len(x0), generator)
     eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
     alpha, sigma = schedule(t)
     a, s = broadcast(alpha, x0), broadcast(sigma, x0)

@@ -41,7 +41,7 @@ class Diffusion:
         x0: Tensor,
         cond: Condition = None,
         *,
-        times: Times = uniform,
+        times: str | Times = uniform,
         weight: str | Weighting | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:

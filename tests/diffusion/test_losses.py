@@ -168,3 +168,9 @@ def test_times_can_be_chosen():
     half = lambda schedule, n, generator: torch.full((n,), 0.5)  # noqa: E731
     diffusion_loss(net, torch.randn(3, 2), flow, "flow", generator=gen(), times=half)
     assert seen[0].tolist() == [0.5] * 3
+    x0 = torch.randn(3, 2)
+    by_name = diffusion_loss(net, x0, flow, times="logit_normal", generator=gen())
+    by_hand = diffusion_loss(net, x0, flow, times=logit_normal(), generator=gen())
+    assert torch.equal(by_name, by_hand)
+    with pytest.raises(ValueError, match="unknown times 'even'; choose one of: uniform, logit_nor"):
+        diffusion_loss(net, x0, flow, times="even")

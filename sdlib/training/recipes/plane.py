@@ -55,7 +55,10 @@ class PlaneRecipe(Recipe):
         sizes = {"width": self.width, "depth": self.depth, "classes": self.classes}
         return MLP(MLPConfig(**sizes, t_max=self.make_schedule().t_max))
 
-    def finished(self, network: nn.Module) -> Diffusion:
+    def finished(self, network: nn.Module, card: Mapping[str, Any]) -> Diffusion:
+        return self.diffusion(network)
+
+    def diffusion(self, network: nn.Module) -> Diffusion:
         return Diffusion(network, self.make_schedule(), parameterization(self.predicts))
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Any]]:
@@ -70,7 +73,7 @@ class PlaneRecipe(Recipe):
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         x0, label = batch
-        return self.finished(network).loss(x0, label, generator=generator)
+        return self.diffusion(network).loss(x0, label, generator=generator)
 
     def evaluate(self, network: nn.Module, n: int = 10_000) -> dict[str, Any]:
         """The distance of `n` samples at 5 to 50 DDIM steps, and its floor."""
@@ -123,7 +126,7 @@ class PlaneRecipe(Recipe):
 
         If the network knows classes, `n` of each are compared, and the mean is over these as well.
         """
-        denoiser, found = self.finished(network).denoiser(), []
+        denoiser, found = self.diffusion(network).denoiser(), []
         for seed in range(seeds):
             generator = torch.Generator().manual_seed(seed)
             for label in self.labels:

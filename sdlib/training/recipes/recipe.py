@@ -82,7 +82,7 @@ class Recipe(ABC):
         """What `reproduce` compares of two cards: (figure, shipped, again, allowed difference)."""
         return []
 
-    def finished(self, network: nn.Module) -> Any:
+    def finished(self, network: nn.Module, card: Mapping[str, Any]) -> Any:
         """The trained network as it is used, ready to sample from: for most, a `Diffusion`."""
         return network
 
@@ -240,7 +240,8 @@ def sha256(path: Path) -> str:
 
 
 def load_weights(recipe: Recipe, path: Path) -> Any:
-    """The trained model of a recipe, from its weights."""
+    """The trained model of a recipe, from its weights and the card beside them."""
     network = recipe.make_network()
     network.load_state_dict(load_file(path))
-    return recipe.finished(network.eval().requires_grad_(False))
+    card = json.loads(path.with_suffix(".json").read_text(encoding="utf8"))
+    return recipe.finished(network.eval().requires_grad_(False), card)

@@ -1,7 +1,7 @@
 """Autoencoders of pictures: mini Stable Diffusion's, and smaller ones to compare (Chapter 14)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,6 +62,11 @@ class VAERecipe(Recipe):
     def build(self) -> AutoencoderKL:
         config = VAEConfig(self.widths, self.blocks, self.latent, scale=1.0, groups=self.groups)
         return AutoencoderKL(config).to(memory_format=torch.channels_last)
+
+    def finished(self, network: nn.Module, card: Mapping[str, Any]) -> AutoencoderKL:
+        """The autoencoder whose latents have the variance 1."""
+        network.config = replace(network.config, scale=card["scale"])
+        return network
 
     def batches(self, generator: torch.Generator) -> Iterator[Tensor]:
         return Pictures(self.batch)
