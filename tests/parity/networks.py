@@ -136,9 +136,9 @@ def vae_reference(config) -> nn.Module:
         )
 
 
-def text_reference(config) -> nn.Module:
-    """transformers' text encoder of our config, with a projection if ours has one, on meta."""
-    theirs = transformers.CLIPTextConfig(
+def text_config(config) -> transformers.CLIPTextConfig:
+    """transformers' words for our config of a text encoder."""
+    return transformers.CLIPTextConfig(
         hidden_size=config.width,
         intermediate_size=4 * config.width,
         num_hidden_layers=config.layers,
@@ -151,9 +151,44 @@ def text_reference(config) -> nn.Module:
         eos_token_id=config.end,
         pad_token_id=config.end,
     )
+
+
+def text_reference(config) -> nn.Module:
+    """transformers' text encoder of our config, with a projection if ours has one, on meta."""
     kind = "CLIPTextModelWithProjection" if config.projection else "CLIPTextModel"
     with torch.device("meta"):
-        return getattr(transformers, kind)(theirs)
+        return getattr(transformers, kind)(text_config(config))
+
+
+def image_config(config) -> transformers.CLIPVisionConfig:
+    """transformers' words for our config of an image encoder."""
+    return transformers.CLIPVisionConfig(
+        hidden_size=config.width,
+        intermediate_size=4 * config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        image_size=config.size,
+        patch_size=config.patch,
+        hidden_act=config.activation,
+        projection_dim=config.projection,
+    )
+
+
+def image_reference(config) -> nn.Module:
+    """transformers' image encoder of our config, on the meta device."""
+    with torch.device("meta"):
+        return transformers.CLIPVisionModelWithProjection(image_config(config))
+
+
+def clip_reference(config) -> nn.Module:
+    """transformers' CLIP of our config, on the meta device."""
+    theirs = transformers.CLIPConfig(
+        text_config=text_config(config.text).to_dict(),
+        vision_config=image_config(config.image).to_dict(),
+        projection_dim=config.text.projection,
+    )
+    with torch.device("meta"):
+        return transformers.CLIPModel(theirs)
 
 
 def dit_reference(config, size=8) -> nn.Module:
@@ -177,22 +212,37 @@ def dit_reference(config, size=8) -> nn.Module:
     return net
 
 
-BUILD = {"unet": unet_reference, "vae": vae_reference, "text": text_reference}
+BUILD = {
+    "unet": unet_reference,
+    "vae": vae_reference,
+    "text": text_reference,
+    "image": image_reference,
+    "clip": clip_reference,
+}
 
 
 def reference(kind: str, net: nn.Module) -> nn.Module:
     """The reference of `net`, with its very tensors."""
     theirs = BUILD[kind](net.config)
-    tensors = to_layout(net.state_dict(), list(PARTS[kind].rows(net.config)), "diffusers")
-    if kind == "text":
-        bare = "embeddings.token_embedding.weight" in theirs.state_dict()  # transformers 5
-        if bare:
-            tensors = {name.removeprefix("text_model."): x for name, x in tensors.items()}
-        for layer in theirs.modules():
-            if hasattr(layer, "position_ids"):
-                layer.position_ids = torch.arange(net.config.length)[None]
+    tensors = clip_tensors(net) if kind == "clip" else named(kind, net)
+    if kind == "text" and "embeddings.token_embedding.weight" in theirs.state_dict():
+        tensors = {name.removeprefix("text_model."): x for name, x in tensors.items()}
+    for layer in theirs.modules():  # transformers' buffers have no numbers on meta
+        if hasattr(layer, "position_ids"):
+            layer.position_ids = torch.arange(layer.position_ids.shape[1])[None]
     theirs.load_state_dict(tensors, assign=True)
     return theirs.eval().requires_grad_(False)
+
+
+def named(kind: str, net: nn.Module) -> dict[str, Tensor]:
+    """A part's tensors by the names of diffusers and transformers."""
+    return to_layout(net.state_dict(), list(PARTS[kind].rows(net.config)), "diffusers")
+
+
+def clip_tensors(net: nn.Module) -> dict[str, Tensor]:
+    """The tensors of our whole CLIP by transformers' names."""
+    towers = named("text", net.text) | named("image", net.image)
+    return towers | {"logit_scale": net.logit_scale}
 
 
 def dit_tensors(net: nn.Module) -> dict[str, Tensor]:
@@ -293,6 +343,14 @@ def ids(config, batch=3, length=77) -> Tensor:
     for i in range(batch):
         ids[i, length // (i + 1) - 1 :] = config.end
     return ids
+
+
+def image_error(net, theirs, batch=3) -> float:
+    """How far our tokens, and pooled vector, are from transformers'."""
+    x = numbers("pixels", batch, 3, net.config.size, net.config.size)
+    ours, right = net(x), theirs(x)
+    tokens = error(ours.tokens, right.last_hidden_state)
+    return max(tokens, error(ours.pooled, right.image_embeds))
 
 
 def text_error(net, theirs, **sizes) -> float:

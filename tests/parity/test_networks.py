@@ -11,8 +11,12 @@ from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
 
 from sdlib.models import (
+    CLIP,
     Attention,
     AutoencoderKL,
+    CLIPConfig,
+    CLIPImageConfig,
+    CLIPImageEncoder,
     CLIPTextConfig,
     CLIPTextEncoder,
     DiT,
@@ -32,6 +36,7 @@ from tests.parity.networks import (
     error,
     fill,
     ids,
+    image_error,
     made,
     numbers,
     reference,
@@ -71,6 +76,11 @@ TEXTS = {
     "projection": CLIPTextConfig.tiny(
         vocabulary=1000, end=999, layers=3, activation="gelu", projection=24
     ),
+}
+
+IMAGES = {
+    "openai": CLIPImageConfig.tiny(),
+    "openclip": CLIPImageConfig.tiny(size=18, patch=6, layers=3, activation="gelu"),
 }
 
 
@@ -182,6 +192,27 @@ def test_text_skips_layers(config):
         bare = net(x, skip=skip, norm=False).tokens
         assert error(bare, right.hidden_states[-(skip + 1)]) < TOLERANCE
         assert torch.equal(ours.pooled, net(x).pooled)  # never skips
+
+
+# --- CLIP -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", IMAGES.values(), ids=IMAGES)
+def test_image(config):
+    net, theirs = pair("image", CLIPImageEncoder, config)
+    assert image_error(net, theirs) < TOLERANCE
+
+
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
+def test_clip(image):
+    net, theirs = pair("clip", CLIP, CLIPConfig(TEXTS["projection"], image))
+    pixels, texts = numbers("pixels", 3, 3, image.size, image.size), ids(TEXTS["projection"])
+    right = theirs(texts, pixels, return_loss=True)
+    ours = net(pixels, texts)
+    assert error(ours[0], right.image_embeds) < TOLERANCE
+    assert error(ours[1], right.text_embeds) < TOLERANCE
+    assert error(net.logits(*ours), right.logits_per_image) < TOLERANCE
+    assert error(net.loss(*ours), right.loss) < TOLERANCE
 
 
 # --- the diffusion transformer --------------------------------------------------------------------

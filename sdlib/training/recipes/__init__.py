@@ -10,7 +10,7 @@ from typing import Any
 
 from sdlib.checks import pick
 from sdlib.files import data_path
-from sdlib.training.recipes import plane, vae
+from sdlib.training.recipes import clip, plane, vae
 from sdlib.training.recipes.plane import PlaneRecipe
 from sdlib.training.recipes.recipe import (
     CHECKPOINT,
@@ -33,7 +33,9 @@ __all__ = [
     "train_steps",
 ]
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in [*plane.RECIPES, *vae.RECIPES]}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in [*plane.RECIPES, *vae.RECIPES, *clip.RECIPES]
+}
 
 
 def ships(name: str) -> bool:
