@@ -10,7 +10,7 @@ from typing import Any
 
 from sdlib.checks import pick
 from sdlib.files import data_path
-from sdlib.training.recipes import clip, plane, vae
+from sdlib.training.recipes import clip, latents, plane, vae
 from sdlib.training.recipes.plane import PlaneRecipe
 from sdlib.training.recipes.recipe import (
     CHECKPOINT,
@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in [*plane.RECIPES, *vae.RECIPES, *clip.RECIPES]
+    recipe.name: recipe
+    for recipe in [*plane.RECIPES, *vae.RECIPES, *clip.RECIPES, *latents.RECIPES]
 }
 
 

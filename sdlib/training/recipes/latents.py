@@ -19,13 +19,13 @@ from sdlib.datasets.scenes.world import FRAME
 from sdlib.diffusion import (
     Diffusion,
     classifier_free,
-    dpmpp_2m,
     make_grid,
     parameterization,
     sample,
     schedule,
     seeded,
 )
+from sdlib.diffusion.samplers import dpmpp_2m
 from sdlib.models import AutoencoderKL, DiT, DiTConfig, UNet, UNetConfig
 from sdlib.training.recipes.recipe import Recipe
 
