@@ -17,12 +17,15 @@ def finite(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def count(name: str, value, least: int = 1) -> int:
+def whole_number(name: str, value, least: int = 1) -> int:
     """`value` as an int, if it is a whole number (numpy's too, no bool) of at least `least`."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or value < least:
         raise ValueError(f"{name} must be a whole number, at least {least}; got {value!r}.")
     return int(value)
+
+
+count = whole_number
 
 
 def pick(kind: str, table: Mapping, name):

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,7 +106,7 @@ def side(name: str, asked: int | None, own: int) -> int:
         if own < 8:
             raise ValueError(f"the image's {name} must be at least 8 pixels; it has {own}.")
         return own - own % 8
-    if count(name, asked, least=8) % 8:
+    if whole_number(name, asked, least=8) % 8:
         raise ValueError(
             f"{name} must be a multiple of 8; got {asked}, and {asked - asked % 8} would do."
         )

@@ -44,8 +44,8 @@ def states(section: str, *values, digits: int = 3) -> None:
         )
 
 
-def step_of(levels, above: float, below: float):
-    (alpha, sigma), (alpha2, sigma2) = levels(above), levels(below)
+def step_of(schedule, above: float, below: float):
+    (alpha, sigma), (alpha2, sigma2) = schedule(above), schedule(below)
     small = sigma2 * (1 - (alpha * sigma2 / (alpha2 * sigma)) ** 2).sqrt()
     large = (sigma**2 - (alpha * sigma2 / alpha2) ** 2).sqrt()
     return alpha, sigma, alpha2, sigma2, small, large
