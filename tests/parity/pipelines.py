@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
 from sdlib.pipeline import StableDiffusion
-from tests.parity.networks import error, made, numbers
+from tests.networks import made, numbers
+from tests.parity.networks import error
 
 PROMPT, NEGATIVE = "a red cube, left of a blue ball", "fog"
 WIDTH, HEIGHT, SEED = 64, 48, 3

@@ -20,6 +20,7 @@ from sdlib.models import (
 )
 from sdlib.models.dit import grid_positions
 from sdlib.models.layers import time_embedding
+from tests.networks import made, numbers
 from tests.parity.networks import (
     TOLERANCE,
     decode_error,
@@ -28,8 +29,6 @@ from tests.parity.networks import (
     encode_error,
     error,
     ids,
-    made,
-    numbers,
     reference,
     text_error,
     unet_error,
