@@ -17,7 +17,7 @@ def finite(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def count(name: str, value, least: int = 1) -> int:
+def whole_number(name: str, value, least: int = 1) -> int:
     """`value` as an int, if it is a whole number (numpy's too, no bool) of at least `least`."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or value < least:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,7 +114,7 @@ def side(name: str, asked: int | None, own: int, multiple: int = 8) -> int:
                 f"the image's {name} must be at least {multiple} pixels; it has {own}."
             )
         return own - own % multiple
-    if over := count(name, asked, least=multiple) % multiple:
+    if over := whole_number(name, asked, least=multiple) % multiple:
         raise ValueError(
             f"{name} must be a multiple of {multiple}; got {asked}, and {asked - over} would do."
         )

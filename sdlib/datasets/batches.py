@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 
 
 class Batches:
@@ -37,7 +37,7 @@ class Batches:
     def __init__(self, data: Sequence, batch: int, generator: torch.Generator):
         if not len(data):
             raise ValueError("data must hold at least one sample to make batches of; it is empty.")
-        self.data, self.batch, self.generator = data, count("batch", batch), generator
+        self.data, self.batch, self.generator = data, whole_number("batch", batch), generator
         self._rest = torch.empty(0, dtype=torch.int64)  # of this epoch, the samples to come
 
     def __iter__(self) -> "Batches":

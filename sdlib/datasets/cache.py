@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sdlib.checks import count, finite
+from sdlib.checks import finite, whole_number
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def cache(
         ValueError: without images or a name, for a file that is no such cache (it is left as it
             is), or for an encoder's output that is not finite or not one row an image.
     """
-    path, batch = Path(path), count("batch", batch)
+    path, batch = Path(path), whole_number("batch", batch)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to keep the cache in.")
     if not isinstance(name, str) or not name:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 from sdlib.images import open_image, to_tensor
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Folder:
     def __init__(
         self, path: str | os.PathLike, size: int = 64, generator: torch.Generator | None = None
     ):
-        self.path, self.size, self.generator = Path(path), count("size", size), generator
+        self.path, self.size, self.generator = Path(path), whole_number("size", size), generator
         captions, unreadable = read_captions(path), {}
         for file in captions:
             try:

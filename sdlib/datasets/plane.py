@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sdlib.checks import count, finite, pick
+from sdlib.checks import finite, pick, whole_number
 
 Draw = Callable[[int, torch.Generator | None], tuple[Tensor, Tensor]]
 
@@ -114,7 +114,7 @@ def sample_labelled(
         ValueError: for an unknown name (it lists those there are) or n below 1.
     """
     draw = pick("data set", DRAWS, name)
-    n = count("n", n)
+    n = whole_number("n", n)
     center, scale = _center_and_scale(name)
     points, labels = draw(n, generator)
     return (points - center) / scale, labels
@@ -157,7 +157,7 @@ def from_image(
     ink = 1 - torch.as_tensor(image, dtype=torch.float32)
     if ink.ndim != 2 or not bool(((ink >= 0) & (ink <= 1)).all()) or not ink.sum() > 0:
         raise ValueError("image must be [h, w] with gray values from 0 to 1, and not all white.")
-    n = count("n", n, 2)
+    n = whole_number("n", n, 2)
     if ink.numel() > 2**24:  # as many as torch.multinomial takes
         raise ValueError(f"image must have at most 2^24 pixels; got {ink.numel():,}.")
     pixel = torch.multinomial(ink.flatten(), n, replacement=True, generator=generator)
@@ -187,7 +187,7 @@ def from_drawing(
     ]
     if not ends:
         raise ValueError("strokes must hold at least one line of two points or more.")
-    n, corners = count("n", n, 2), finite("strokes", torch.cat(ends))
+    n, corners = whole_number("n", n, 2), finite("strokes", torch.cat(ends))
     if corners.shape[2] != 2 or not width >= 0:
         raise ValueError("strokes must hold (x, y) corners, and width must not be negative.")
     start, stop = corners.unbind(1)
@@ -224,7 +224,7 @@ class GaussianMixture:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """`n` clean points, float32 `[n, d]`."""
-        label = torch.multinomial(self.weights, count("n", n), True, generator=generator)
+        label = torch.multinomial(self.weights, whole_number("n", n), True, generator=generator)
         return self.draw(label, generator)
 
     def draw(self, label: Tensor, generator: torch.Generator | None = None) -> Tensor:

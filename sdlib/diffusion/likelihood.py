@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlib.checks import count, finite, pick
+from sdlib.checks import finite, pick, whole_number
 from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.samplers.step import Noise, estimate_x0
@@ -84,7 +84,8 @@ def log_likelihood(
         raise ValueError("a likelihood is found on the way from data to noise: take grid.flip().")
     trace = pick("divergence", DIVERGENCES, divergence)
     x, d = finite("x", state(x)).detach(), x[0].numel()
-    drawn = [noise(x) for _ in range(count("probes", probes))] if divergence == "hutchinson" else []
+    probes = whole_number("probes", probes) if divergence == "hutchinson" else 0
+    drawn = [noise(x) for _ in range(probes)]
     signs = torch.stack([z.to(x).flatten(1).sign() for z in drawn]) if drawn else x.new_empty(0)
     size = 1 / torch.hypot(grid.alpha[0], grid.sigma[0])  # u = size * x
     if grid.sigma[0] == 0:  # nothing to divide by there: the next node, by way of y = x / alpha

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlib.checks import count, pick
+from sdlib.checks import pick, whole_number
 
 # Interpolation in lambda needs finite ends; a table's clean or zero-SNR end is taken as +-30.
 TABLE_LIMIT = 30.0
@@ -225,7 +225,7 @@ def scaled_linear(
 
     The original code calls this one "linear". It has no form in continuous time.
     """
-    count("steps", steps, 2)
+    whole_number("steps", steps, 2)
     return from_betas("scaled_linear", torch.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2)
 
 

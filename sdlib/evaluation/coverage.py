@@ -8,7 +8,7 @@ other set lies inside.
 import torch
 from torch import Tensor
 
-from sdlib.checks import count, finite
+from sdlib.checks import finite, whole_number
 
 
 def radii(points: Tensor, k: int = 3) -> Tensor:
@@ -51,7 +51,7 @@ def precision_recall(real: Tensor, made: Tensor, k: int = 3) -> tuple[float, flo
 
 def _points(name: str, points: Tensor, k: int) -> Tensor:
     points = torch.as_tensor(points)  # numpy arrays do as well
-    k = count("k", k, 0)
+    k = whole_number("k", k, 0)
     if points.ndim != 2 or len(points) <= k:
         raise ValueError(
             f"{name} must be [n, d] with more than {k} rows; got shape {tuple(points.shape)}."

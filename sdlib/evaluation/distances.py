@@ -11,8 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sdlib.checks import count as whole
-from sdlib.checks import finite
+from sdlib.checks import finite, whole_number
 
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +44,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 128) -> float:
             fewer than one projection.
     """
     a, b = _pair(a, b)
-    lines = directions(a.shape[1], whole("projections", projections)).to(a.device)
+    lines = directions(a.shape[1], whole_number("projections", projections)).to(a.device)
     a, b = (a @ lines).sort(dim=0).values, (b @ lines).sort(dim=0).values
     if len(a) != len(b):
         n = min(len(a), len(b))
@@ -106,5 +105,5 @@ def floor(
         draws: how many pairs to average.
         seed: of the generator handed to `draw`.
     """
-    generator, draws = torch.Generator().manual_seed(seed), whole("draws", draws)
+    generator, draws = torch.Generator().manual_seed(seed), whole_number("draws", draws)
     return sum(distance(draw(n, generator), draw(n, generator)) for _ in range(draws)) / draws

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdlib import images
-from sdlib.checks import count as whole
-from sdlib.checks import pick
+from sdlib.checks import pick, whole_number
 from sdlib.diffusion import (
     Condition,
     Denoiser,
@@ -165,10 +164,10 @@ class LatentDiffusion:
             vae_tile: latents a side of the tiles in which larger pictures are; None for no tiles.
             max_batch: how many samples the U-Net sees in one call; 1 splits guidance in two.
         """
-        whole("attention_slices", attention_slices)
+        whole_number("attention_slices", attention_slices)
         for name, value in {"vae_tile": vae_tile, "max_batch": max_batch}.items():
             if value is not None:
-                whole(name, value)
+                whole_number(name, value)
         for network in self.runner.networks.values():
             for layer in network.modules():
                 if isinstance(layer, Attention):

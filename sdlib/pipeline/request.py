@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdlib import images
-from sdlib.checks import count as whole
+from sdlib.checks import whole_number
 from sdlib.diffusion import SPACINGS, Condition, Grid, Schedule, classifier_free, make_grid
 from sdlib.diffusion.condition import take, tensors
 from sdlib.diffusion.grid import one_more
@@ -124,7 +124,9 @@ def make_request(
     """
     conditions, rows = None, None
     if embeddings is not None:
-        conditions, rows = _conditions(embeddings, prompt, negative_prompt, whole("count", count))
+        conditions, rows = _conditions(
+            embeddings, prompt, negative_prompt, whole_number("count", count)
+        )
     jobs = make_jobs(prompt if rows is None else [""] * rows, negative_prompt, seed, count)
     picture, hidden, (width, height) = _pictures(config, image, mask, settings)
     sampler = settings.sampler or config.sampler
@@ -166,7 +168,7 @@ def make_jobs(
     Raises:
         ValueError: for what are no prompts or seeds, or not as many as there should be.
     """
-    count = whole("count", count)
+    count = whole_number("count", count)
     for name, texts in {"prompt": prompt, "negative_prompt": negative_prompt}.items():
         if not isinstance(texts, Sequence):
             raise ValueError(f"{name} must be a string, or a list of them; got {texts!r}.")
@@ -181,10 +183,12 @@ def make_jobs(
     if seed is None:
         seed = secrets.randbelow(2**32)
     several = isinstance(seed, Sequence)
-    seeds = list(seed) if several else [whole("seed", seed, least=0) + j for j in range(count)]
+    seeds = (
+        list(seed) if several else [whole_number("seed", seed, least=0) + j for j in range(count)]
+    )
     if len(seeds) != count:
         raise ValueError(f"a list of seeds must have one for each of {count}; got {len(seeds)}.")
-    if max(whole("seed", one, least=0) for one in seeds) >= SEEDS:
+    if max(whole_number("seed", one, least=0) for one in seeds) >= SEEDS:
         raise ValueError(f"seeds must be below 2^64; got {max(seeds)}.")
     return [
         {"prompt": text, "negative_prompt": negative, "seed": int(one)}

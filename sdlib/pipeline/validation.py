@@ -7,7 +7,7 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
-from sdlib.checks import count, pick
+from sdlib.checks import pick, whole_number
 from sdlib.diffusion import SAMPLERS, SPACINGS
 from sdlib.pipeline.settings import Settings
 
@@ -39,14 +39,16 @@ def checked(settings: Settings) -> dict[str, Any]:
         _check_names(sampler, options)
     sides = {name: getattr(settings, name) for name in ("width", "height")}
     return {
-        "steps": count("steps", settings.steps),
+        "steps": whole_number("steps", settings.steps),
         "sampler": sampler,
         "sampler_options": options,
         "spacing": spacing,
         "guidance_scale": float(scale),
         "interval": _pair(settings.interval),
         "strength": float(strength),
-        **{name: None if side is None else count(name, side) for name, side in sides.items()},
+        **{
+            name: None if side is None else whole_number(name, side) for name, side in sides.items()
+        },
     }
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sdlib.checks import count, pick
+from sdlib.checks import pick, whole_number
 from sdlib.files import data_path
 from sdlib.text.cleaning import CLEANINGS, END, START
 from sdlib.text.pairs import BYTES, LETTERS, MARK, Pair, apply_merges, learn_merges, spell
@@ -69,7 +69,7 @@ class Tokenizer:
     ):
         self.cleaning, self.added = cleaning, tuple(added)
         self.clean = pick("cleaning", CLEANINGS, cleaning)
-        self.length = count("length", length, least=3)
+        self.length = whole_number("length", length, least=3)
         self.merges = [tuple(pair) for pair in merges]
         self.symbols = [*BASE, *map("".join, self.merges), START, END, *self.added]
         self.ids = {symbol: i for i, symbol in enumerate(self.symbols)}
@@ -321,7 +321,7 @@ def parse_merges(lines: Iterable[str], where: str) -> list[Pair]:
 
 def _merges_for(size: int) -> int:
     """How many merges make `size` ids."""
-    return count("size", size, least=len(BASE) + 2) - len(BASE) - 2
+    return whole_number("size", size, least=len(BASE) + 2) - len(BASE) - 2
 
 
 def _string(text: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 from sdlib.training.batches import Batches, describe, digest, tensors
 from sdlib.training.ema import EMA, state_of
 from sdlib.training.processes import Processes
@@ -257,9 +257,9 @@ class Checkpoint:
         if self.ema is not None:
             ours = self.ema.state_dict()
             refuse_differences(shapes(state["ema"]["network"]), shapes(ours["network"]))
-            count("updates", state["ema"]["updates"], 0)
+            whole_number("updates", state["ema"]["updates"], 0)
         parameters = list(self.trained.values())
         for i, moments in state["optimizer"].items():
             if any(m.ndim and m.shape != parameters[i].shape for m in moments.values()):
                 raise ValueError("the optimizer's state does not fit the parameters")
-        return count("step", state["step"])
+        return whole_number("step", state["step"])

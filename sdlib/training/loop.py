@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sdlib.checks import count, pick
+from sdlib.checks import pick, whole_number
 from sdlib.training.batches import Batches, describe, move, tensors
 from sdlib.training.checkpoint import Checkpoint
 from sdlib.training.ema import EMA, trainable
@@ -116,8 +116,8 @@ def train(
         TrainingDiverged: at the first loss or gradient that is not finite; the weights stay as
             they were before that step.
     """
-    steps, accumulate = count("steps", steps), count("accumulate", accumulate)
-    warmup, save_every = count("warmup", warmup, 0), count("save_every", save_every)
+    steps, accumulate = whole_number("steps", steps), whole_number("accumulate", accumulate)
+    warmup, save_every = whole_number("warmup", warmup, 0), whole_number("save_every", save_every)
     warmup = min(warmup, steps - 1)
     if not clip > 0:
         raise ValueError(f"clip must be positive (math.inf for none); got {clip}.")

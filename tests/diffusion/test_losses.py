@@ -154,12 +154,12 @@ def test_halves_round_neither_times_nor_errors():
 
 def test_times_can_be_chosen():
     n = 20_000
-    flow, levels = schedule("flow"), schedule("edm")
+    flow, edm = schedule("flow"), schedule("edm")
     t = logit_normal(0.5, 0.8)(flow, n, gen(0))
     z = torch.logit(t)
     assert z.mean().item() == pytest.approx(0.5, abs=0.05)
     assert z.std().item() == pytest.approx(0.8, abs=0.05)
-    alpha, sigma = levels(log_normal()(levels, n, gen(0)))
+    alpha, sigma = edm(log_normal()(edm, n, gen(0)))
     z = (sigma / alpha).log()
     assert z.mean().item() == pytest.approx(-1.2, abs=0.1)
     assert z.std().item() == pytest.approx(1.2, abs=0.1)

@@ -1,12 +1,9 @@
-"""What the parity tests share: weights of any size made of integers, and references of our sizes.
+"""What the parity tests share: references of our sizes, and how far ours are from them.
 
 A reference is built on the meta device and given our own tensors, so that it costs no memory.
 """
 
-import zlib
-
 import diffusers
-import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -15,74 +12,14 @@ from sdlib.models import UNet
 from sdlib.models.layers import time_embedding
 from sdlib.weights.names import to_layout
 from sdlib.weights.parts import PARTS
+from tests.networks import numbers
 
 TOLERANCE = 1e-4  # relative, in float32
-QUIET = 2**-8
-# Layers that take in numbers of order 1 and write into a stream that a norm reads later, and those
-# that pass such a stream on.
-WRITERS = {
-    "unet": ("stem", "conv1", "conv2", "time", "enter", "out", "down"),
-    "vae": ("stem", "conv1", "conv2", "out"),
-    "text": ("tokens", "positions", "out", "down"),
-}
-CARRIERS = ("skip", "conv", "leave")
 
 # What SDXL takes in beside a pooled text: the picture's height and width, what was cut off above
 # and on the left, and the height and width wanted; each in as many waves.
 ADDED_SIZES = torch.tensor([1024, 768, 0, 32, 1024, 1024])
 ADDED_TIME = 8
-
-
-# --- numbers --------------------------------------------------------------------------------------
-
-
-def numbers(name: str, *shape: int) -> Tensor:
-    """Float32 of mean 0 and variance 1, the same on any machine: a byte each, seeded by the name.
-
-    Only the raw bits of the generator are used, which numpy promises to keep.
-    """
-    count = int(np.prod(shape))
-    bits = np.random.PCG64(zlib.crc32(name.encode())).random_raw(count // 8 + 1)
-    octets = torch.from_numpy(bits.astype("<u8", copy=False).view(np.int8)[:count])
-    return octets.float().add_(0.5).mul_(3**0.5 / 128).reshape(shape)
-
-
-def fill(net: nn.Module, kind: str = "", quiet: float = 1.0) -> nn.Module:
-    """Draw every parameter of `net`, which may be on the meta device; streams keep order 1.
-
-    Args:
-        kind: "unet", "vae" or "text", where `quiet` is used.
-        quiet: what the writers into normalized streams are multiplied by.
-    """
-    drawn = {}
-    for path, layer in net.named_modules():
-        last = path.split(".")[-1]
-        writes = last in WRITERS.get(kind, ())
-        for name, old in layer.named_parameters(recurse=False):
-            x = numbers(f"{path}.{name}", *old.shape)
-            if isinstance(layer, nn.Embedding):
-                factor = 0.5
-            elif old.ndim > 1:
-                factor = old[0].numel() ** -0.5
-            else:
-                factor = 0.3
-            if writes or (
-                last in CARRIERS and name == "bias"
-            ):  # a carrier's weight: once is enough
-                factor *= quiet
-            x *= factor
-            if isinstance(layer, (nn.GroupNorm, nn.LayerNorm)) and name == "weight":
-                x += 1
-            drawn[f"{path}.{name}".strip(".")] = x
-    net.load_state_dict(drawn, assign=True)
-    return net.eval().requires_grad_(False)
-
-
-def made(cls: type, config, kind: str = "", quiet: float = 1.0) -> nn.Module:
-    """A filled network, built without a random start."""
-    with torch.device("meta"):
-        net = cls(config)
-    return fill(net, kind, quiet)
 
 
 def error(ours: Tensor, theirs: Tensor) -> float:

@@ -27,6 +27,7 @@ from sdlib.models import (
 )
 from sdlib.models.dit import grid_positions
 from sdlib.models.layers import time_embedding
+from tests.networks import fill, made, numbers
 from tests.parity.networks import (
     TOLERANCE,
     decode_error,
@@ -34,11 +35,8 @@ from tests.parity.networks import (
     dit_tensors,
     encode_error,
     error,
-    fill,
     ids,
     image_error,
-    made,
-    numbers,
     reference,
     run_unet_reference,
     text_error,

@@ -26,7 +26,8 @@ from sdlib.models import (
 )
 from sdlib.weights.names import to_layout
 from sdlib.weights.parts import PARTS, match_part
-from tests.parity.networks import BUILD, made
+from tests.networks import made
+from tests.parity.networks import BUILD
 
 NETWORKS = {
     "unet": UNet,

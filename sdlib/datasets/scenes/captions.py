@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 from sdlib.datasets.scenes.world import (
     HELD_OUT_COLORS,
     HELD_OUT_RELATIONS,
@@ -175,7 +175,7 @@ def caption(scene: Scene, variant: int = 0) -> str:
 
 def captioned(scene: Scene, variant: int = 0) -> tuple[str, Claim]:
     """A caption, as `caption`, and what it claims."""
-    draws = Draws(mix(scene.key, 1, count("variant", variant, 0)))
+    draws = Draws(mix(scene.key, 1, whole_number("variant", variant, 0)))
     said = _less(claim(scene), draws)
     return in_words(said, draws), said
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count as counter
 from typing import NamedTuple
 
-from sdlib.checks import count, pick
+from sdlib.checks import pick, whole_number
 from sdlib.datasets.scenes.captions import Claim, Mention, claim, claims_held_out, words
 from sdlib.datasets.scenes.world import scene
 
@@ -50,7 +50,7 @@ def prompts(category: str, n: int, split: str = "validation", seed: int = 0) -> 
     Raises:
         ValueError: for an unknown category or split, or for one that states nothing held out.
     """
-    asks, n = pick("category", CATEGORIES, category), count("n", n)
+    asks, n = pick("category", CATEGORIES, category), whole_number("n", n)
     unseen = split == "held_out"
     if unseen and not (asks.color or asks.relation):
         raise ValueError(

@@ -14,7 +14,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 from sdlib.datasets.scenes.captions import caption
 from sdlib.datasets.scenes.palette import COLORS, backdrop
 from sdlib.datasets.scenes.things import THINGS
@@ -31,7 +31,7 @@ _PALETTES = {
 
 def render(scenes: Iterable[Scene], size: int = FRAME) -> Tensor:
     """Pictures of scenes, uint8 `[b, 3, size, size]`."""
-    scenes, size = list(scenes), count("size", size)
+    scenes, size = list(scenes), whole_number("size", size)
     pictures = np.empty((len(scenes), 3, size, size), dtype=np.uint8)
     for picture, one in zip(pictures, scenes, strict=True):
         picture[:] = backdrop(one.place, one.sunset, one.horizon, size)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations
 
-from sdlib.checks import count, pick
+from sdlib.checks import pick, whole_number
 from sdlib.datasets.scenes.captions import (
     NUMBERS,
     Claim,
@@ -55,7 +55,7 @@ def false_caption(scene: Scene, variant: int = 0, number: int = 0) -> str:
         number: which of the swaps of that caption to take; as a rule they differ.
     """
     said = captioned(scene, variant)[1]
-    draws = Draws(mix(scene.key, 2, variant, count("number", number, 0)))
+    draws = Draws(mix(scene.key, 2, variant, whole_number("number", number, 0)))
     attributes, found = list(SWAPS), None
     while found is None:  # there is always another place
         found = swap(scene, said, attributes.pop(draws.below(len(attributes))), draws)

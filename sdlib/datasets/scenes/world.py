@@ -14,7 +14,7 @@ from itertools import count as counter
 from itertools import permutations
 from typing import NamedTuple
 
-from sdlib.checks import count, pick
+from sdlib.checks import pick, whole_number
 from sdlib.datasets.scenes.palette import COLORS, PLACES, SUNSETS
 from sdlib.datasets.scenes.things import THINGS
 
@@ -153,7 +153,7 @@ def scene(index: int, split: str = "train", seed: int = 0) -> Scene:
         ValueError: for an unknown split, or an index or seed below 0.
     """
     number = pick("split", {name: i for i, name in enumerate(SPLITS)}, split)
-    key = mix(count("seed", seed, 0), number, count("index", index, 0))
+    key = mix(whole_number("seed", seed, 0), number, whole_number("index", index, 0))
     for attempt in counter():
         draws = Draws(mix(key, attempt))
         made = _draw(draws, key, split == "held_out")

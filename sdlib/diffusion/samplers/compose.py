@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.samplers.registry import Sampler
 from sdlib.diffusion.samplers.step import Step, check_falls
@@ -50,7 +50,7 @@ def restart(base: Sampler, low: float, high: float, times: int = 1) -> Sampler:
     Raises:
         ValueError: for no times, or when it walks a grid without a step between the two levels.
     """
-    count("times", times)
+    whole_number("times", times)
 
     def restarted(denoiser, grid, x, *, noise=torch.randn_like, cond=None) -> Iterator[Step]:
         check_falls("restart", grid)

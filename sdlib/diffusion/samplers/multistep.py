@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.samplers.fit import fit, moments
@@ -133,7 +133,7 @@ def unipc(
             it falls, at the last step to 1, at the one before to 2.
         noise: none is drawn.
     """
-    order = count("order", order)
+    order = whole_number("order", order)
     clean = not grid.sigma[-1] > 0 and grid.falls
     past = []  # (lambda, x0), newest first
     last = None  # the step that led here: its start, and its levels

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdlib.checks import count, finite
+from sdlib.checks import finite, whole_number
 from sdlib.diffusion.denoiser import Denoiser
 from sdlib.diffusion.grid import Grid
 from sdlib.diffusion.parameterization import to_eps
@@ -132,7 +132,7 @@ def lms(
     Adams-Bashforth on the grid as it is, whatever its spacing. Arguments as for `ddim`, and the
     number of slopes, `order`.
     """
-    order = count("order", order)
+    order = whole_number("order", order)
     past = []  # (sigma / alpha, eps), newest first
 
     def move(i, x, x0, *levels):

@@ -137,14 +137,14 @@ class PlaneRecipe(Recipe):
 
 def sample_points(
     denoiser: Denoiser,
-    levels: Schedule,
+    schedule: Schedule,
     n: int,
     steps: int,
     generator: torch.Generator,
     label: int | None = None,
 ) -> Tensor:
     """`n` DDIM samples in the plane, float64 `[n, 2]`; all of one class if `label` is given."""
-    grid = make_grid(levels, steps)
+    grid = make_grid(schedule, steps)
     x = grid.sigma[0] * torch.randn(n, 2, generator=generator, dtype=torch.float64)
     return sample(ddim(denoiser, grid, x, cond=None if label is None else torch.full((n,), label)))
 
