@@ -62,8 +62,12 @@ def min_snr(p: Parameterization, alpha: Tensor, sigma: Tensor, gamma: float = 5.
     return ((alpha / sigma) ** 2).clamp(max=gamma) * p.x0_error(alpha, sigma)  # eq-min-snr
 
 
-def edm(p: Parameterization, alpha: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
-    """EDM's weight on x0-errors, SNR + 1 / sigma_data^2 (Karras et al. 2022, table 1)."""
+def edm(p: Parameterization, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """EDM's weight on x0-errors, SNR + 1 / sigma_data^2 (Karras et al. 2022, table 1).
+
+    sigma_data is that of the parameterization, or else 1.
+    """
+    sigma_data = p.options.get("sigma_data", 1.0)
     return ((alpha / sigma) ** 2 + 1 / sigma_data**2) * p.x0_error(alpha, sigma)
 
 
@@ -163,7 +167,7 @@ def diffusion_loss(
         raise ValueError(
             f"a network answers in the shape of x0, {tuple(x0.shape)}; got {tuple(out.shape)}."
         )
-    squares = (out.to(x0.dtype) - p.target(x0, eps, a, s)) ** 2
+    squares = (out.to(x0) - p.target(x0, eps, a, s)) ** 2
     if weight is None:
         return squares.mean()  # eq-simple-loss
     return (broadcast(weighting(weight)(p, alpha, sigma), x0) * squares).mean()  # eq-weighted-loss

@@ -174,3 +174,9 @@ def test_times_can_be_chosen():
     assert torch.equal(by_name, by_hand)
     with pytest.raises(ValueError, match="unknown times 'even'; choose one of: uniform, logit_nor"):
         diffusion_loss(net, x0, flow, times="even")
+
+
+def test_edms_weight_is_one_on_what_its_network_says():
+    alpha, sigma = torch.ones(3), torch.tensor([0.1, 1.0, 10.0])
+    p = parameterization("edm", sigma_data=0.5)
+    torch.testing.assert_close(weighting("edm")(p, alpha, sigma), torch.ones(3))

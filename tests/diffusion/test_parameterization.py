@@ -79,3 +79,9 @@ def test_names_and_your_own():
         parameterization("score")
     mine = Parameterization("mine", lambda x0, eps, a, s: 2 * x0, lambda out, x, a, s: out / 2)
     assert parameterization(mine) is mine
+
+
+def test_options_that_nobody_takes_are_refused():
+    for given in ("v", parameterization("edm")):
+        with pytest.raises(ValueError, match="-prediction has no options; got sigma_data"):
+            parameterization(given, sigma_data=0.5)

@@ -6,7 +6,7 @@ trained along with the network that reads it (Chapters 13 and 18).
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -30,6 +30,7 @@ from sdlib.models import AutoencoderKL, DiT, DiTConfig, UNet, UNetConfig
 from sdlib.training.recipes.recipe import Recipe
 
 SPLIT = "validation"
+_schedule = lru_cache(schedule)  # a training asks for it at each step
 CHUNK = 64  # scenes that are encoded at once
 SHEET = 16  # pictures in a sheet, one for each validation scene
 GUIDANCE, STEPS = 4.0, 10  # of the pictures in a sheet
@@ -62,7 +63,7 @@ class LatentRecipe(Recipe):
     schedule: str = "scaled_linear"
     schedule_options: dict = field(default_factory=dict)
     predicts: str = "v"
-    weight: str = "min_snr"
+    weight: str = ""
     times: str = "uniform"
     unconditional: float = 0.1
     tune_text: bool = True
@@ -89,7 +90,7 @@ class LatentRecipe(Recipe):
         """The network as a trained diffusion, which is told the tokens of the text tower."""
         return Diffusion(
             network["network"],
-            schedule(self.schedule, **self.schedule_options),
+            _schedule(self.schedule, **self.schedule_options),
             parameterization(self.predicts),
         )
 
@@ -130,13 +131,19 @@ class LatentRecipe(Recipe):
     def validate(self, network: nn.ModuleDict) -> dict[str, float]:
         return {"loss": self.validation_loss(network, 4)}
 
+    def compare(self, shipped: Mapping[str, Any], again: Mapping[str, Any]) -> list:
+        """A loss may be off by a twentieth: other processors round otherwise."""
+        old, new = shipped["validation_loss"], again["validation_loss"]
+        return [("validation loss", old, new, 0.05 * old)]
+
     def evaluate(self, network: nn.ModuleDict) -> dict[str, Any]:
         return {"validation_loss": self.validation_loss(network, 32)}
 
     @torch.no_grad()
     def validation_loss(self, network: nn.ModuleDict, batches: int) -> float:
         """The loss on scenes of the validation split, always at the same times and noise."""
-        generator, (latents, ids) = torch.Generator().manual_seed(0), self.encode(4 * CHUNK, SPLIT)
+        device, generator = next(network.parameters()).device, torch.Generator().manual_seed(0)
+        latents, ids = (x.to(device) for x in self.encode(4 * CHUNK, SPLIT))
         rows = torch.arange(self.batch)
         found = [
             self.loss(network, (latents[at], ids[at, 0]), generator)
@@ -155,14 +162,15 @@ class LatentRecipe(Recipe):
     ) -> Tensor:
         """A picture for each caption, `[b, 3, 64, 64]` in [-1, 1], by DPM-Solver++(2M)."""
         diffusion, text = self.diffusion(network), network["text"]
-        context, empty = text(self.ids(captions)).tokens, text(self.ids([""])).tokens
+        device = next(network.parameters()).device
+        context, empty = (text(self.ids(x).to(device)).tokens for x in (captions, [""]))
         side = FRAME // self.autoencoder.config.factor
         shape = (len(captions), self.autoencoder.config.latent, side, side)
-        noise = seeded(seeds)(torch.zeros(shape))
+        noise = seeded(seeds)(torch.zeros(shape, device=device))
         grid = make_grid(diffusion.schedule, steps)
         guided = classifier_free(diffusion.denoiser(), guidance_scale, empty)
         latents = sample(dpmpp_2m(guided, grid, grid.sigma[0] * noise, cond=context))
-        return self.autoencoder.decode(latents.float()).clamp(-1, 1)
+        return self.autoencoder.decode(latents.float().cpu()).clamp(-1, 1)
 
     def sheet(self, network: nn.ModuleDict) -> Tensor:
         """Validation scenes drawn from their captions, at fixed seeds."""
@@ -210,7 +218,6 @@ class DiTRecipe(LatentRecipe):
 
     schedule: str = "flow"
     predicts: str = "flow"
-    weight: str = ""
     times: str = "logit_normal"
     patch: int = 2
     width: int = 256
