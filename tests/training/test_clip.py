@@ -14,8 +14,8 @@ from sdlib.training.recipes.clip import GROUP, CLIPRecipe
 from sdlib.training.recipes.recipe import load_weights
 
 SIZES = {
-    "batch": 16, "steps": 4, "warmup": 1, "captions": 300, "vocabulary": 600, "patch": 16,
-    "projection": 32,
+    "batch": 16, "steps": 4, "warmup": 1, "captions": 300, "vocabulary": 750, "length": 40,
+    "patch": 16, "projection": 32,
     **{f"{tower}_{size}": n for tower in ("text", "image")
        for size, n in {"width": 32, "layers": 1, "heads": 2}.items()},
 }  # fmt: skip
@@ -75,7 +75,7 @@ def test_batches_pair_pictures_with_their_captions():
 
 def test_one_batch_is_learned_by_heart():
     torch.manual_seed(0)
-    recipe = replace(SMALL, negative_weight=0.0)
+    recipe = replace(SMALL, batch=8, negative_weight=0.0)
     network, batch = recipe.make_network(), next(iter(recipe.batches(torch.Generator())))
     hard = replace(recipe, negative_weight=1.0)
 
@@ -83,14 +83,14 @@ def test_one_batch_is_learned_by_heart():
         info = recipe.loss(network, batch, None)
         return info, hard.loss(network, batch, None) - info
 
-    optimizer, start = torch.optim.AdamW(network.parameters(), lr=3e-3), both()
-    assert start[0].item() > 0.9 * math.log(16) and start[1].item() > 0.5 * math.log(2)
+    optimizer, start = torch.optim.AdamW(network.parameters(), lr=5e-3), both()
+    assert start[0].item() > 0.9 * math.log(8) and start[1].item() > 0.5 * math.log(2)
     for _ in range(60):
         optimizer.zero_grad()
         hard.loss(network, batch, None).backward()
         optimizer.step()
     end = both()
-    assert end[0].item() < 0.2 * math.log(16) and end[1].item() < 0.2 * math.log(2)
+    assert end[0].item() < 0.5 * math.log(8) and end[1].item() < 0.5 * math.log(2)
 
 
 def test_a_run_goes_on_to_the_same_weights(tmp_path):
