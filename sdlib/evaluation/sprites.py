@@ -52,9 +52,9 @@ def sprites() -> Sprites:
                     i, j = math.floor(top), math.floor(left)
                     painted, behind = sprite(kind, texture, side, left - j, top - i)
                     h, w = behind.shape
-                    inks[k, s, t, y, x, :, i : i + h, j : j + w] = torch.from_numpy(
-                        painted
-                    ).view(3, h, w)
+                    inks[k, s, t, y, x, :, i : i + h, j : j + w] = torch.from_numpy(painted).view(
+                        3, h, w
+                    )
     inks = smooth(inks)
     whole = inks[:, :, :, 0, 0]
     shifted = torch.stack([whole.roll((y, x), (-2, -1)) for y in (0, 1) for x in (0, 1)], 3)
