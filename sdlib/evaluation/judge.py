@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -213,7 +214,7 @@ def _fit(stack: Tensor, blob: Tensor, others: Tensor, contrast: Tensor) -> _Fit:
     error = error.view(len(rows), len(columns), len(which), 2, 2, len(COLORS))
     best = error.argmin()
     least = error.flatten()[best].item()
-    row, column, n, y, x, color = (i.item() for i in torch.unravel_index(best, error.shape))
+    row, column, n, y, x, color = map(int, np.unravel_index(best.item(), error.shape))
     if least > WORST * total or least > 3 * WORST_ERROR**2 * compared.sum():
         return unknown
     indices = (*which[n].tolist(), color)
@@ -247,7 +248,8 @@ def _finalists(stack: Tensor, possible: Tensor, middle: Tensor) -> tuple[Tensor,
     best = least.flatten().topk(count, largest=False).indices
     y, x = where.flatten()[best] // (2 * len(columns)), where.flatten()[best] % (2 * len(columns))
     at = 2 * torch.stack([y + 2 * rows[0], x + 2 * columns[0]], 1)
-    return torch.stack(torch.unravel_index(best, least.shape), 1), at
+    which = np.stack(np.unravel_index(best.numpy(), least.shape), 1)
+    return torch.from_numpy(which), at
 
 
 def _patches(stack: Tensor, rows: range, columns: range, side: int) -> Tensor:
