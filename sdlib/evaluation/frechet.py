@@ -1,7 +1,7 @@
 """The Frechet distance of two sets of features, and what it would be with endless samples.
 
-Heusel et al. 2017 compare Gaussians fitted to features of real and of generated
-pictures. The features are an argument here: whose network they are from decides what is measured.
+Heusel et al. 2017 compare Gaussians fitted to features of real and of generated pictures. The
+features are an argument here: which network they come from decides what is measured.
 """
 
 from collections.abc import Sequence
