@@ -20,7 +20,7 @@ from sdlib.datasets.scenes.captions import (
     satisfies,
     words,
 )
-from sdlib.datasets.scenes.geneval import CATEGORIES, Prompt, prompts
+from sdlib.datasets.scenes.geneval import CATEGORIES, EXTRAS, Prompt, prompts
 from sdlib.datasets.scenes.palette import COLORS, PLACES, SUNSETS
 from sdlib.datasets.scenes.renderer import batch, render
 from sdlib.datasets.scenes.swaps import SWAPS, exchange_colors, false_caption, swap
@@ -43,6 +43,7 @@ from sdlib.datasets.scenes.world import (
 __all__ = [
     "CATEGORIES",
     "COLORS",
+    "EXTRAS",
     "HELD_OUT_COLORS",
     "HELD_OUT_RELATIONS",
     "PLACES",
