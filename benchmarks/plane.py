@@ -23,10 +23,9 @@ from unittest.mock import MagicMock
 import torch
 from torch import Tensor, nn
 
-from sdlib.diffusion import NetworkDenoiser, diffusion_loss
 from sdlib.evaluation import floor, sliced_wasserstein
 from sdlib.training import EMA, RECIPES, train
-from sdlib.training.recipes import sample
+from sdlib.training.recipes.plane import sample_points
 
 torch.set_num_threads(1)
 STEPS = (5, 10, 20, 50)
@@ -57,15 +56,14 @@ def batches(n: int, generator: torch.Generator):
 
 
 def sdlib_(quick: bool, steps: int | None = None):
-    recipe = RECIPES["swiss_roll"]
-    levels, generator = recipe.make_schedule(), torch.Generator().manual_seed(0)
+    recipe, generator = RECIPES["swiss_roll"], torch.Generator().manual_seed(0)
     network = recipe.make_network()
     ema = EMA(network, recipe.ema_decay)
     started = time.perf_counter()
     for _ in train(
         network,
         batches(recipe.batch, generator),
-        lambda net, x0, g: diffusion_loss(net, x0, levels, recipe.predicts, generator=g),
+        lambda net, x0, g: recipe.finished(net).loss(x0, generator=g),
         steps=steps or recipe.steps // (20 if quick else 1),
         generator=generator,
         lr=recipe.lr,
@@ -73,10 +71,12 @@ def sdlib_(quick: bool, steps: int | None = None):
     ):
         pass
     seconds = time.perf_counter() - started
-    denoiser = NetworkDenoiser(ema.network, recipe.predicts)
+    trained = recipe.finished(ema.network)
 
     def draw(n, steps, seed):
-        return sample(denoiser, levels, n, steps, torch.Generator().manual_seed(seed)).float()
+        generator = torch.Generator().manual_seed(seed)
+        x = sample_points(trained.denoiser(), trained.schedule, n, steps, generator)
+        return x.float()
 
     return seconds, draw
 
@@ -86,16 +86,16 @@ def smalldiffusion_(quick: bool):
     torch.manual_seed(0)
     data = sd.Swissroll(math.pi / 2, 5 * math.pi, 100)
     loader = torch.utils.data.DataLoader(data, batch_size=2048)
-    levels = sd.ScheduleLogLinear(N=200, sigma_min=0.005, sigma_max=10)
+    schedule = sd.ScheduleLogLinear(N=200, sigma_min=0.005, sigma_max=10)
     model = sd.TimeInputMLP(hidden_dims=(16, 128, 128, 128, 128, 16))
     started = time.perf_counter()
-    for _ in sd.training_loop(loader, model, levels, epochs=750 if quick else 15_000):
+    for _ in sd.training_loop(loader, model, schedule, epochs=750 if quick else 15_000):
         pass
     seconds = time.perf_counter() - started
 
     def draw(n, steps, seed):
         torch.manual_seed(seed)
-        *_, x = sd.samples(model, levels.sample_sigmas(steps), gam=2, batchsize=n)
+        *_, x = sd.samples(model, schedule.sample_sigmas(steps), gam=2, batchsize=n)
         return x / SCALE
 
     return seconds, draw
@@ -191,12 +191,12 @@ def quality(draw, seeds: int, sizes=SIZES, counts=STEPS) -> dict:
 def rates(steps: int) -> tuple[float, float]:
     """Training steps a second on smalldiffusion's network at its batch of 100: ours, theirs."""
     sd = import_smalldiffusion()
-    levels = sd.ScheduleLogLinear(N=200, sigma_min=0.005, sigma_max=10)
+    schedule = sd.ScheduleLogLinear(N=200, sigma_min=0.005, sigma_max=10)
     make = lambda: sd.TimeInputMLP(hidden_dims=(16, 128, 128, 128, 128, 16))  # noqa: E731
 
     def ours():
         def loss(net, x0, generator):
-            sigma = levels.sample_batch(x0)[:, None]
+            sigma = schedule.sample_batch(x0)[:, None]
             return net.get_loss(x0, sigma, torch.randn(x0.shape, generator=generator))
 
         generator = torch.Generator().manual_seed(0)
@@ -206,7 +206,7 @@ def rates(steps: int) -> tuple[float, float]:
         loader = torch.utils.data.DataLoader(
             sd.Swissroll(math.pi / 2, 5 * math.pi, 100), batch_size=2048
         )
-        return sd.training_loop(loader, make(), levels, epochs=steps)
+        return sd.training_loop(loader, make(), schedule, epochs=steps)
 
     best = {}
     for _ in range(3):  # alternating, so that a busy machine is unfair to both

@@ -32,6 +32,7 @@ from benchmarks.gpu.report import processor
 from sdlib.datasets import plane
 from sdlib.diffusion import (
     SAMPLERS,
+    Diffusion,
     Grid,
     IdealDenoiser,
     NetworkDenoiser,
@@ -41,8 +42,8 @@ from sdlib.diffusion import (
     schedule,
 )
 from sdlib.evaluation import floor, sliced_wasserstein
-from sdlib.training import EMA, Recipe
-from sdlib.training.recipes import load_trained, train_steps
+from sdlib.training import EMA
+from sdlib.training.recipes import PlaneRecipe, load_trained, train_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "book" / "performance.md"
@@ -62,11 +63,11 @@ VARIANTS = {
 }
 
 
-def karras_20(levels: Schedule, steps: int) -> Tensor:
+def karras_20(schedule: Schedule, steps: int) -> Tensor:
     """Karras' spacing between sigma / alpha = 20 and 0.02."""
     noisy, clean = 20 ** (1 / 7), 0.02 ** (1 / 7)
     root = noisy + torch.linspace(0, 1, steps, dtype=torch.float64) * (clean - noisy)
-    return levels.t_at(-7 * root.log())
+    return schedule.t_at(-7 * root.log())
 
 
 # Even steps in time suit most here. They begin at sigma / alpha = 20,000, though, where a solver
@@ -106,10 +107,10 @@ def last(steps: Iterator) -> Tensor:
     return x
 
 
-def walk_for(sampler: Callable, levels: Schedule, spacing, calls: int) -> tuple[Grid, int]:
+def walk_for(sampler: Callable, schedule: Schedule, spacing, calls: int) -> tuple[Grid, int]:
     """The longest grid that `sampler` walks with at most `calls` calls, and the calls it makes."""
     for steps in range(calls, 0, -1):
-        grid = make_grid(levels, steps, spacing)
+        grid = make_grid(schedule, steps, spacing)
         counted = Counted(lambda x, t, alpha, sigma, cond: x)
         last(sampler(counted, grid, torch.zeros(1, 2)))
         if counted.calls <= calls:
@@ -125,7 +126,7 @@ class Plane:
     """A set in the plane with two denoisers: one learned, one ideal."""
 
     name: str
-    levels: Schedule
+    schedule: Schedule
     learned: Callable
     ideal: Callable
 
@@ -166,11 +167,11 @@ def rings(parts: int = 60) -> Curve:
     return Curve(torch.cat(found), 0.06)
 
 
-def trained(dataset: str, steps: int) -> tuple[nn.Module, Recipe]:
-    """A network for a set without classes: the shipped one, or one trained here and kept."""
+def trained(dataset: str, steps: int) -> Diffusion:
+    """A diffusion of a set without classes: the shipped one, or one trained here and kept."""
     if dataset == "swiss_roll":
         return load_trained(dataset)
-    recipe = Recipe(f"benchmark_{dataset}", dataset=dataset, steps=steps)
+    recipe = PlaneRecipe(f"benchmark_{dataset}", dataset=dataset, steps=steps)
     path = CACHE / f"{recipe.name}_{steps}.safetensors"
     if not path.exists():
         network = recipe.make_network()
@@ -181,7 +182,7 @@ def trained(dataset: str, steps: int) -> tuple[nn.Module, Recipe]:
         save_file({k: v.contiguous() for k, v in ema.network.state_dict().items()}, path)
     network = recipe.make_network()
     network.load_state_dict(load_file(path))
-    return network.eval().requires_grad_(False), recipe
+    return recipe.finished(network.eval().requires_grad_(False))
 
 
 IDEALS = {"swiss_roll": spiral, "rings": rings, "mixture": lambda: plane.MIXTURE}
@@ -189,9 +190,8 @@ IDEALS = {"swiss_roll": spiral, "rings": rings, "mixture": lambda: plane.MIXTURE
 
 def make_plane(name: str, steps: int = 12_000) -> Plane:
     """A set of `IDEALS`, with a network that was trained for so many steps."""
-    network, recipe = trained(name, steps)
-    learned = NetworkDenoiser(network, recipe.predicts)
-    return Plane(name, recipe.make_schedule(), learned, IDEALS[name]())
+    diffusion = trained(name, steps)
+    return Plane(name, diffusion.schedule, diffusion.denoiser(), IDEALS[name]())
 
 
 distance = partial(sliced_wasserstein, projections=32)
@@ -222,7 +222,7 @@ def quality_table(data: Plane, n: int, seeds: int) -> list[list[str]]:
     lowest = floor(distance, data.draw, n, draws=100)
     for name, sampler in contenders().items():
         row = [name]
-        walks = [walk_for(sampler, data.levels, spacing_of(name), calls) for calls in CALLS]
+        walks = [walk_for(sampler, data.schedule, spacing_of(name), calls) for calls in CALLS]
         for denoiser in (data.learned, data.ideal):
             for calls, (grid, made) in zip(CALLS, walks, strict=True):
                 ratio = quality(data, denoiser, sampler, grid, n, seeds) / lowest

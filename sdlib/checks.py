@@ -35,7 +35,7 @@ def seed(value) -> int:
     """
     if value is None or value == -1:
         return secrets.randbelow(SEEDS)
-    if count("seed", value, least=0) >= SEEDS:
+    if whole_number("seed", value, least=0) >= SEEDS:
         raise ValueError(
             f"seeds must be below 2^32, which is all that torch's generators on a CPU tell apart; "
             f"got {value}, and {value % SEEDS} gives the same numbers."

@@ -1,28 +1,32 @@
-"""Change each line that computes a labelled equation, and see whether the tests notice.
+"""Change a line that computes a labelled equation, and see whether the tests notice.
 
-    python tests/mutants.py [labels]     one JSON line for each labelled line; status 0: unnoticed
+    CI=true pytest tests/test_equations.py -k eq-tweedie     the mutants of one label
 
 A mutant is a copy of the package in which the labelled expression is multiplied by 1.01. It is
-tested in a forked child of a process that has torch and pytest loaded, two at a time, up to the
-first failure.
+tested up to the first failure, in a child that is forked from a process with torch and pytest
+loaded. Each process that runs tests has one such server, which its first mutant starts.
 """
 
 import ast
-import json
+import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-from equations import Line, lines  # noqa: E402
+from equations import Line  # noqa: E402
 
-TESTS = ["tests/diffusion", "tests/datasets", "tests/models", "tests/evaluation"]
-LIMIT = 600  # seconds for one mutant
+TESTS = ["tests/datasets", "tests/diffusion", "tests/evaluation", "tests/models"]
+LIMIT = 600  # seconds for the tests of one mutant
 FACTOR = "1.01"
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["hypothesis", "numpy", "pytest", "torch"])
 
 
 def target(tree: ast.AST, number: int) -> ast.expr:
@@ -108,75 +112,79 @@ def near(file: str) -> list[str]:
     return [p.relative_to(ROOT).as_posix() for p in dict.fromkeys(own + room)]
 
 
+def changed(root: Path = ROOT) -> set[str] | None:
+    """The files that differ from main, where this branch left it, committed or not.
+
+    None where git cannot tell.
+    """
+
+    def git(*words: str) -> list[str]:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    try:
+        (base,) = git("rev-parse", "HEAD")
+        for main in ("main", "origin/main"):
+            with suppress(subprocess.CalledProcessError):
+                (base,) = git("merge-base", "HEAD", main)
+        tracked = git("diff", "--name-only", "--no-renames", "--relative", base)
+        return {*tracked, *git("ls-files", "--others", "--exclude-standard")}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def child(folder: Path, tests: list[str]) -> None:
     """In a forked child: run tests against the copy in `folder`, and end with pytest's status."""
+    os.setpgid(0, 0)
     signal.alarm(LIMIT)
     with open(folder / "log", "w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     os.chdir(folder)
     sys.path[:] = [str(folder)] + [p for p in sys.path if Path(p or ".").resolve() != ROOT]
+    sys.dont_write_bytecode = True
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a second or two
     import pytest
+    import torch
 
+    torch.set_num_threads(1)
     flags = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:warnings"]
     status = pytest.main([*flags, f"--rootdir={folder}", *tests])
     sys.stdout.flush()
     os._exit(int(status))
 
 
-def attempts(job: Line | None) -> list[tuple[bool, list[str]]]:
-    """What to try, until a test notices: (inner mutation?, tests), the cheapest first.
-
-    A constant factor may cancel (a schedule divides by its value at 0), so a change that nobody
-    noticed is followed by one inside the expression.
+def try_tests(tests: list[str], line: Line | None = None, inner: bool = False) -> tuple[int, str]:
+    """The exit status of tests against a copy, with a mutation of `line` if any, and their last
+    words.
     """
-    if job is None:
-        return [(False, TESTS)]
-    close = [(False, near(job.file))] if near(job.file) else []
-    return [*close, (False, TESTS), (True, TESTS)]
-
-
-def run(jobs: list[Line | None], side_by_side: int = 2):
-    """Yield (job, status, last words) for each job; None stands for the package as it is."""
-    import hypothesis  # noqa: F401  # loaded once, for all children
-    import numpy  # noqa: F401
-    import pytest  # noqa: F401
-    import torch
-
-    torch.set_num_threads(1)
-    sys.dont_write_bytecode = True
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a second or two for each child
-    waiting = [(job, attempts(job)) for job in jobs]
-    running = {}
     with tempfile.TemporaryDirectory() as top:
-        while waiting or running:
-            while waiting and len(running) < side_by_side:
-                job, (attempt, *rest) = waiting.pop(0)
-                inner, tests = attempt
-                folder = Path(tempfile.mkdtemp(dir=top))
-                copy_of_the_project(folder)
-                if job is not None:
-                    path = folder / job.file
-                    source = path.read_text(encoding="utf8")
-                    path.write_text(mutate(source, job.number, inner), encoding="utf8")
-                pid = os.fork()
-                if pid == 0:
-                    child(folder, tests)
-                running[pid] = job, rest, folder
-            pid, status = os.wait()
-            job, rest, folder = running.pop(pid)
-            status = os.waitstatus_to_exitcode(status)
-            words = (folder / "log").read_text(errors="replace").strip().splitlines()
-            shutil.rmtree(folder, ignore_errors=True)
-            if job is not None and status == 0 and rest:
-                waiting.insert(0, (job, rest))
-            else:
-                yield job, status, "\n".join(words[-12:])
+        folder = Path(top)
+        copy_of_the_project(folder)
+        if line is not None:
+            path = folder / line.file
+            source = path.read_text(encoding="utf8")
+            path.write_text(mutate(source, line.number, inner), encoding="utf8")
+        process = SERVER.Process(target=child, args=(folder, tests))
+        process.start()
+        try:
+            process.join()
+        finally:  # whatever it started ends with it
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        words = (folder / "log").read_text(errors="replace").strip().splitlines()
+        return process.exitcode, "\n".join(words[-12:])
 
 
-if __name__ == "__main__":
-    names = set(sys.argv[1:])
-    chosen = [line for line in lines() if not names or line.label in names]
-    for job, status, words in run([None, *chosen]):
-        row = {"label": job.label, "file": job.file, "line": job.number} if job else {"label": None}
-        print(json.dumps({**row, "status": status, "words": words}), flush=True)
+def try_mutants(line: Line) -> tuple[int, str]:
+    """Mutate `line`, until a test notices: its exit status, 0 if none did, and its last words.
+
+    Tests near the line come first. A constant factor may cancel (a schedule divides by its value
+    at 0), so a change that nobody noticed is followed by one inside the expression.
+    """
+    close = [(near(line.file), False)] if near(line.file) else []
+    for tests, inner in [*close, (TESTS, False), (TESTS, True)]:
+        status, words = try_tests(tests, line, inner)
+        if status:
+            break
+    return status, words

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +57,23 @@ def test_whole_images_are_the_same(folder):
     assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 1
 
 
-def test_measured_are_time_and_memory(folder):
-    for part in ("load", "image"):
-        figures = benchmark.measure(job(part, "ours", folder))
-        assert figures["seconds"] > 0 and 0.05 < figures["peak"] < 100
+def test_measured_are_time_and_memory(folder, monkeypatch):
+    made, times = [], iter([3.0, 7.0, 5.0, 6.0])
+
+    def timed(job, run):
+        made.append(type(run()).__name__)
+        return next(times)
+
+    monkeypatch.setattr(benchmark, "timed", timed)
+    for part, calls, least in (("load", 1, 3.0), ("image", 3, 5.0)):
+        figures = benchmark.measure(replace(job(part, "ours", folder), calls=calls))
+        assert figures["seconds"] == least and 0.05 < figures["peak"] < 100
+    assert made == ["StableDiffusion", "list", "list", "list"]
 
 
 def test_a_child_measures_in_a_process_of_its_own(folder):
     figures = benchmark.in_child(job("import", "ours", folder))
-    assert figures["seconds"] > 0.05  # torch is not there yet
+    assert set(figures) == {"seconds", "peak"} and 0.05 < figures["peak"] < 100
 
 
 def test_jobs_run_in_turns_and_the_least_counts():

@@ -93,7 +93,7 @@ def test_train_writes_weights_and_card_and_removes_its_checkpoint(
         assert (tmp_path / name).stat().st_mode == plain.stat().st_mode
     card = json.loads((tmp_path / "swiss_roll.json").read_text())
     assert (card["steps"], card["lr"], card["predicts"]) == (2, 0.001, "eps")
-    assert card["training"]["of_steps"] == 2 and card["training"]["processor"]
+    assert card["training"]["steps_trained"] == 2 and card["training"]["processor"]
     assert card["sha256"] == sha256((tmp_path / "swiss_roll.safetensors").read_bytes()).hexdigest()
     assert (tmp_path / "swiss_roll" / "losses.csv").read_text().startswith("step,loss,lr,grad_norm")
     assert "x the floor" in capsys.readouterr().out

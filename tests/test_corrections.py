@@ -1,4 +1,7 @@
-"""The page of corrections: what it says is computed here, and the page must state these numbers."""
+"""The page of corrections: what it says is computed here, and the page must state these numbers.
+
+A correction's test bears the name of its label: `(corr-eta)=` is held by `test_eta`.
+"""
 
 import math
 import re
@@ -28,7 +31,8 @@ from sdlib.diffusion.samplers.step import walk
 from sdlib.diffusion.schedule import from_betas
 from tests.diffusion.samplers.common import MIXTURE, even_in_lambda, last, start
 
-PAGE = (Path(__file__).resolve().parent.parent / "book" / "corrections.md").read_text("utf8")
+BOOK = Path(__file__).resolve().parent.parent / "book"
+PAGE = (BOOK / "corrections.md").read_text("utf8")
 SECTIONS = dict(
     re.findall(r"^\((corr-[a-z-]+)\)=\n(.*?)(?=^\(corr-|\Z)", PAGE, re.DOTALL | re.MULTILINE)
 )
@@ -44,16 +48,25 @@ def states(section: str, *values, digits: int = 3) -> None:
         )
 
 
-def step_of(levels, above: float, below: float):
-    (alpha, sigma), (alpha2, sigma2) = levels(above), levels(below)
+def step_of(schedule, above: float, below: float):
+    (alpha, sigma), (alpha2, sigma2) = schedule(above), schedule(below)
     small = sigma2 * (1 - (alpha * sigma2 / (alpha2 * sigma)) ** 2).sqrt()
     large = (sigma**2 - (alpha * sigma2 / alpha2) ** 2).sqrt()
     return alpha, sigma, alpha2, sigma2, small, large
 
 
-def test_every_section_says_something():
-    assert len(SECTIONS) >= 20
-    assert all(len(text.split()) > 25 for text in SECTIONS.values())
+def test_every_correction_is_computed_here_or_cited():
+    assert len(SECTIONS) == PAGE.count("\n### ") > 0, "a correction has no label, or the same"
+    known = re.findall(
+        r"^@\w+\{([^,]+),", (BOOK / "references.bib").read_text("utf8"), re.MULTILINE
+    )
+    for label, text in SECTIONS.items():
+        cited = {
+            key for found in re.findall(r"\{cite\}`([^`]+)`", text) for key in found.split(",")
+        }
+        assert cited <= set(known), f"{label}: not in references.bib"
+        test = "test_" + label.removeprefix("corr-").replace("-", "_")
+        assert test in globals() or cited, f"{label} is neither computed in {test} nor cited"
 
 
 def test_variance():
@@ -65,11 +78,11 @@ def test_variance():
     assert x.var().item() == pytest.approx(float(4 * kept + 1 - kept), rel=0.02)
 
 
-def test_variance_without_shrinking():
+def test_step_forward():
     states("corr-step-forward", 1 + DDPM.betas.sum())
 
 
-def test_one_jump_is_all_the_steps():
+def test_training_steps():
     generator = torch.Generator().manual_seed(0)
     x = torch.full((20_000, 1), 2.0, dtype=torch.float64)
     noise = lambda like: torch.randn(like.shape, generator=generator, dtype=like.dtype)  # noqa: E731
@@ -114,7 +127,7 @@ def game():
     return memory, x0, t, eps
 
 
-def test_loss(game):
+def test_loss_zero(game):
     memory, x0, t, eps = game
     alpha, sigma = SD(t)
     x = q_sample(x0, eps, alpha, sigma)
@@ -131,7 +144,7 @@ def test_denoise(game):
     states("corr-denoise", guess[:1000].norm(dim=1).mean())
 
 
-def test_reparameterization():
+def test_reparam():
     states("corr-reparam", SD.snr(0.0), digits=0)
     states("corr-reparam", SD.snr(999.0), digits=4)
     alpha, sigma = SD(300.0)
@@ -141,7 +154,7 @@ def test_reparameterization():
     torch.testing.assert_close(error, SD.snr(300.0) * (guess - x0).square())
 
 
-def test_bound():
+def test_elbo():
     beta, kept = DDPM.betas, DDPM.alpha_bar
     weight = beta**2 / (2 * beta * (1 - beta) * (1 - kept))
     states("corr-elbo", weight[0], weight[-1])
@@ -165,7 +178,7 @@ def test_step():
     torch.testing.assert_close(transfer(x, x0, alpha, sigma, alpha2, sigma2, small), mean)
 
 
-def test_variance_exploding_step():
+def test_ve():
     alpha, sigma, alpha2, sigma2, _, _ = step_of(SD, 500.0, 450.0)
     x, eps = torch.randn(2, 7, 2, dtype=torch.float64)
     ours = transfer(x, (x - sigma * eps) / alpha, alpha, sigma, alpha2, sigma2)
@@ -189,6 +202,15 @@ def test_eta():
     one = walk(ddim, eta=1.0)
     torch.testing.assert_close(one, walk(ddpm, variance="small"))
     assert (one - walk(ddpm, variance="large")).abs().max() > 0.01
+
+
+def test_ddim_training():
+    """However much noise is fresh, a step leads to the same marginal."""
+    x0, eps = torch.randn(2, 1, 5, dtype=torch.float64)
+    alpha, sigma, alpha2, sigma2, small, large = step_of(SD, 499.0, 449.0)
+    for c in (0.0, 0.5 * small, small, large):
+        kept = transfer(alpha * x0 + sigma * eps, x0, alpha, sigma, alpha2, sigma2, c) - alpha2 * x0
+        torch.testing.assert_close((kept / eps) ** 2 + c**2, (sigma2**2).expand(1, 5))
 
 
 def test_leading():
@@ -248,7 +270,7 @@ def test_guidance():
     assert "7.5" in SECTIONS["corr-guidance"] and "6.5" in SECTIONS["corr-guidance"]
 
 
-def test_guided_samples_are_not_of_the_sharpened_density():
+def test_sharpened():
     zero = torch.zeros(1, 1)
     class_ = plane.GaussianMixture(zero, torch.tensor([1.0]))
     whole = plane.GaussianMixture(zero, torch.tensor([2.0]).sqrt())
@@ -260,7 +282,7 @@ def test_guided_samples_are_not_of_the_sharpened_density():
     states("corr-sharpened", 1 / (3 / 1 - 2 / 2), 2.0 ** (1 - 3))
 
 
-def test_prediction_type_sample():
+def test_sample():
     diffusers = pytest.importorskip("diffusers")
     theirs = diffusers.DDIMScheduler(prediction_type="sample", clip_sample=False)
     theirs.set_timesteps(10)
@@ -291,3 +313,16 @@ def test_decoder():
     x = torch.randn(1, 8, 3, 3)
     repeated = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     torch.testing.assert_close(up(x), up.conv(repeated))
+
+
+def test_alpha():
+    betas, t = SD.betas, torch.arange(1000)
+    alpha, sigma = SD(t)
+    bar = (1 - betas).cumprod(0)  # of 1 - beta, which is the paper's alpha
+    torch.testing.assert_close(alpha**2, bar)
+    torch.testing.assert_close(1 / (1 + (sigma / alpha) ** 2), bar)  # smalldiffusion's
+    diffusers = pytest.importorskip("diffusers")
+    options = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    euler = diffusers.EulerDiscreteScheduler(**options)
+    expected = (sigma / alpha).flip(0).float()
+    torch.testing.assert_close(euler.sigmas[:-1], expected, rtol=1e-4, atol=1e-4)

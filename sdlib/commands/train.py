@@ -11,7 +11,7 @@ def register(commands) -> None:
     """Add the commands of this room to the command line."""
     one = commands.add_parser("train", help="train a recipe; goes on where it was interrupted")
     add = one.add_argument
-    add("name", metavar="NAME", help="a recipe, as swiss_roll; a name that is none lists all")
+    add("name", metavar="NAME", help="a recipe, as swiss_roll; an unknown name lists them all")
     add("--out", type=expand, default=Path("runs"),
         help="the folder for weights and card; checkpoint, logs and sheets go into NAME in it "
              "(default: ./runs)")  # fmt: skip
@@ -20,6 +20,8 @@ def register(commands) -> None:
     add("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
     add("--every", metavar="STEPS", type=int, default=1000,
         help="steps between two checkpoints, validations and sheets (default: 1000)")  # fmt: skip
+    add("--device", metavar="NAME", default="cpu",
+        help="cpu (default: small networks are fastest there), cuda, mps")  # fmt: skip
     add("--tensorboard", action="store_true", help="log for TensorBoard as well")
     one.set_defaults(run=train)
 
@@ -46,7 +48,12 @@ def train(args) -> int:
         )
     try:
         network, card = run(
-            recipe, folder, every=args.every, tensorboard=args.tensorboard, progress=True
+            recipe,
+            folder,
+            device=args.device,
+            every=args.every,
+            tensorboard=args.tensorboard,
+            progress=True,
         )
     except TrainingDiverged as error:
         raise ValueError(str(error)) from error

@@ -36,6 +36,7 @@ from sdlib.diffusion.guidance import (
 from sdlib.diffusion.interpolation import slerp
 from sdlib.diffusion.likelihood import log_likelihood
 from sdlib.diffusion.losses import (
+    TIMES,
     WEIGHTINGS,
     diffusion_loss,
     log_normal,
@@ -73,6 +74,7 @@ __all__ = [
     "SAMPLERS",
     "SCHEDULES",
     "SPACINGS",
+    "TIMES",
     "WEIGHTINGS",
     "Bound",
     "ClassDenoiser",

@@ -62,6 +62,7 @@ def repeat(cond: Condition, b: int, like: Condition = None, name: str = "cond") 
             f"{name} is missing: guidance needs a condition to follow (classes or embeddings); "
             "hand it to the sampler as cond=..."
         )
+    cond, like = _without_nothing(cond), _without_nothing(like)
     keys, others = _keys(cond), _keys(like)
     if like is not None and keys != others:
         raise ValueError("uncond must have the same parts as cond: the same keys of a dict.")
@@ -83,6 +84,13 @@ def repeat(cond: Condition, b: int, like: Condition = None, name: str = "cond") 
             f"{name} must have one row, or one for each of {b} samples{right}; got shape {shape}."
         )
     return rows.expand(b, *rows.shape[1:])
+
+
+def _without_nothing(cond: Condition) -> Condition:
+    """A dict less the keys under which nothing stands."""
+    if not isinstance(cond, Mapping):
+        return cond
+    return {key: x for key, x in cond.items() if x is not None and not (x == () or x == [])}
 
 
 def _keys(cond: Condition) -> list | None:

@@ -42,7 +42,7 @@ def network_output(
 ) -> Tensor:
     """What `network(x, t, cond)` says, on its device and in its precision.
 
-    Times, one or `[b]`, stay float32 at least: half precision would round 981 to 984. Gradients go
+    Times, one or `[b]`, stay float32 at least: bfloat16 would round 981 to 980. Gradients go
     through, to `x`, to the condition and to the parameters.
     """
     precision = torch.promote_types(x.dtype, torch.float32)

@@ -7,7 +7,8 @@ A *correction* mends what is too much about the result: `rescaled`, `projected`,
     guided = classifier_free(denoiser, scale=7.5, uncond=empty, correct=rescaled(0.7))
     steps = dpmpp_2m(guided, grid, x, cond=text)
 
-Where a condition is the same for all samples, one row does. Levels of intervals are sigma / alpha.
+Where a condition is the same for all samples, one row of it does for `classifier_free`. Levels of
+intervals are sigma / alpha.
 """
 
 import math

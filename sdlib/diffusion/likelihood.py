@@ -84,11 +84,8 @@ def log_likelihood(
         raise ValueError("a likelihood is found on the way from data to noise: take grid.flip().")
     trace = pick("divergence", DIVERGENCES, divergence)
     x, d = finite("x", state(x)).detach(), x[0].numel()
-    drawn = (
-        [noise(x) for _ in range(whole_number("probes", probes))]
-        if divergence == "hutchinson"
-        else []
-    )
+    probes = whole_number("probes", probes) if divergence == "hutchinson" else 0
+    drawn = [noise(x) for _ in range(probes)]
     signs = torch.stack([z.to(x).flatten(1).sign() for z in drawn]) if drawn else x.new_empty(0)
     size = 1 / torch.hypot(grid.alpha[0], grid.sigma[0])  # u = size * x
     if grid.sigma[0] == 0:  # nothing to divide by there: the next node, by way of y = x / alpha

@@ -63,8 +63,12 @@ def min_snr(p: Parameterization, alpha: Tensor, sigma: Tensor, gamma: float = 5.
     return ((alpha / sigma) ** 2).clamp(max=gamma) * p.x0_error(alpha, sigma)  # eq-min-snr
 
 
-def edm(p: Parameterization, alpha: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
-    """EDM's weight on x0-errors, SNR + 1 / sigma_data^2 (Karras et al. 2022, table 1)."""
+def edm(p: Parameterization, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """EDM's weight on x0-errors, SNR + 1 / sigma_data^2 (Karras et al. 2022, table 1).
+
+    sigma_data is that of the parameterization, or else 1.
+    """
+    sigma_data = p.options.get("sigma_data", 1.0)
     return ((alpha / sigma) ** 2 + 1 / sigma_data**2) * p.x0_error(alpha, sigma)
 
 
@@ -113,6 +117,13 @@ def log_normal(mean: float = -1.2, std: float = 1.2) -> Times:
     return times
 
 
+TIMES: dict[str, Times] = {
+    "uniform": uniform,
+    "logit_normal": logit_normal(),
+    "log_normal": log_normal(),
+}
+
+
 def diffusion_loss(
     network: nn.Module,
     x0: Tensor,
@@ -121,7 +132,7 @@ def diffusion_loss(
     weight: str | Weighting | None = None,
     cond: Condition = None,
     generator: torch.Generator | None = None,
-    times: Times = uniform,
+    times: str | Times = uniform,
 ) -> Tensor:
     """The mean squared error of a network's output at random times: a scalar to minimize.
 
@@ -135,7 +146,7 @@ def diffusion_loss(
         weight: of each sample's squared error; None counts all alike.
         cond: the condition of each sample, handed to the network.
         generator: draws times and noise, on the CPU (so that a seed means the same everywhere).
-        times: draws the training times.
+        times: draws the training times; a name in `TIMES`, or a function.
 
     Raises:
         ValueError: for an unknown name, an empty batch or one of integers, or a network that
@@ -147,7 +158,8 @@ def diffusion_loss(
         )
     p = parameterization(predicts)
     x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))  # halves would round the error
-    t = times(schedule, len(x0), generator)
+    draw = times if callable(times) else pick("times", TIMES, times)
+    t = draw(schedule, len(x0), generator)
     eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device="cpu").to(x0.device)
     alpha, sigma = schedule(t)
     a, s = broadcast(alpha, x0), broadcast(sigma, x0)
@@ -157,7 +169,7 @@ def diffusion_loss(
         raise ValueError(
             f"a network answers in the shape of x0, {tuple(x0.shape)}; got {tuple(out.shape)}."
         )
-    squares = (out.to(x0.dtype) - p.target(x0, eps, a, s)) ** 2
+    squares = (out.to(x0) - p.target(x0, eps, a, s)) ** 2
     if weight is None:
         return squares.mean()  # eq-simple-loss
     return (broadcast(weighting(weight)(p, alpha, sigma), x0) * squares).mean()  # eq-weighted-loss

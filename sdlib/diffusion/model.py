@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sdlib.diffusion.condition import Condition
 from sdlib.diffusion.denoiser import NetworkDenoiser
 from sdlib.diffusion.losses import Times, Weighting, diffusion_loss, uniform
-from sdlib.diffusion.parameterization import Parameterization, parameterization
+from sdlib.diffusion.parameterization import PARAMETERIZATIONS, Parameterization, parameterization
 from sdlib.diffusion.schedule import Schedule, schedule
 
 
@@ -41,7 +41,7 @@ class Diffusion:
         x0: Tensor,
         cond: Condition = None,
         *,
-        times: Times = uniform,
+        times: str | Times = uniform,
         weight: str | Weighting | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -58,11 +58,17 @@ class Diffusion:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Schedule and prediction as plain data, as a card keeps them; `with_settings` reads them.
+        """Schedule and prediction as plain data, as a card keeps them; `from_settings` reads them.
 
         Raises:
-            ValueError: for a schedule that was made by hand, which has no name to be found by.
+            ValueError: for a schedule or a parameterization that was made by hand, which has no
+                name to be found by.
         """
+        name = self.predicts.name
+        if name != "edm" and PARAMETERIZATIONS.get(name) is not self.predicts:
+            raise ValueError(
+                f"the parameterization {name!r} was made by hand, and cannot be saved by name."
+            )
         if self.schedule.made is None:
             raise ValueError(
                 f"the schedule {self.schedule.name!r} was made by hand, and cannot be saved by "
@@ -77,7 +83,7 @@ class Diffusion:
         }
 
     @classmethod
-    def with_settings(cls, network: nn.Module, settings: dict[str, Any]) -> "Diffusion":
+    def from_settings(cls, network: nn.Module, settings: dict[str, Any]) -> "Diffusion":
         """A network with the schedule and the prediction that a card names."""
         return cls(
             network,

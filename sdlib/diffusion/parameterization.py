@@ -101,7 +101,8 @@ def edm(sigma_data: float = 1.0) -> Parameterization:
 
     x0 = c_skip y + c_out F(c_in y, c_noise), with y = x / alpha of noise level s = sigma / alpha.
     Inputs and targets of the network F have unit variance at every noise level, if the data's
-    standard deviation is `sigma_data`; for data of unit variance F is -v.
+    standard deviation is `sigma_data`. The network is told values from about -1.5 to 1.5. For data
+    of unit variance and a variance-preserving schedule, F is -v.
     """
     if not sigma_data > 0:
         raise ValueError(
@@ -138,9 +139,14 @@ def parameterization(name: str | Parameterization, **options) -> Parameterizatio
         options: of "edm" (`sigma_data`).
     """
     if isinstance(name, Parameterization):
-        return name
-    found = pick("parameterization", {**PARAMETERIZATIONS, "edm": edm}, name)
-    return found(**options) if callable(found) else found
+        found = name
+    else:
+        found = pick("parameterization", {**PARAMETERIZATIONS, "edm": edm}, name)
+    if callable(found):
+        return found(**options)
+    if options:
+        raise ValueError(f"{found.name}-prediction has no options; got {', '.join(options)}.")
+    return found
 
 
 def to_eps(x0: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:

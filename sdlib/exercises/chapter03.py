@@ -62,7 +62,7 @@ register(
             ),
             "Right factor, but you gave the share of the data: flow's time is the share of the "
             "noise.": lambda alpha, sigma: (alpha / (alpha + sigma), 1 / (alpha + sigma)),
-            "Right time. The factor is upside down: it is what x is multiplied by, so that alpha + "
+            "Right time. The factor is inverted: it is what x is multiplied by, so that alpha + "
             "sigma becomes 1.": lambda alpha, sigma: (sigma / (alpha + sigma), alpha + sigma),
             "That is the share of noise in the variance, sigma^2 / (alpha^2 + sigma^2). On flow's "
             "line alpha and sigma themselves sum to 1.": lambda alpha, sigma: (

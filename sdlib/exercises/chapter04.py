@@ -47,7 +47,7 @@ register(
         cases=_score_cases,
         reference=lambda x, x0, alpha, sigma: (alpha * x0 - x) / sigma**2,
         mistakes={
-            "The sign is turned: the score points uphill, from x toward alpha x0.": (
+            "Wrong sign: the score points uphill, from x toward alpha x0.": (
                 lambda x, x0, alpha, sigma: (x - alpha * x0) / sigma**2
             ),
             "alpha is missing: the hill that x climbs stands at alpha x0, not at x0.": (
@@ -105,7 +105,7 @@ register(
             "You divided by sigma instead of its square.": (
                 lambda squares, sigma: torch.softmax(_shifted(squares) / (2 * sigma), 1)
             ),
-            "The sign is turned: the farthest point has the largest weight.": (
+            "Wrong sign: the farthest point has the largest weight.": (
                 lambda squares, sigma: torch.softmax(-_shifted(squares) / (2 * sigma**2), 1)
             ),
             "Those are columns that sum to 1: normalize over the points, which is dimension 1.": (
@@ -189,7 +189,7 @@ register(
             "That is the entropy itself; its exponential is a number of points.": (
                 lambda weights: -torch.xlogy(weights, weights).sum(1)
             ),
-            "The sign is turned: the entropy is minus the sum of w log w, so your number is one "
+            "Wrong sign: the entropy is minus the sum of w log w, so your number is one "
             "over the right one.": (
                 lambda weights: torch.exp(torch.xlogy(weights, weights).sum(1))
             ),

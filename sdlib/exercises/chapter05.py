@@ -30,7 +30,7 @@ register(
             "Differentiate cos(phi) x0 + sin(phi) eps by phi once more.": (
                 lambda x0, eps, alpha, sigma: alpha * x0 - sigma * eps
             ),
-            "The sign is turned around: v points the way of growing noise, so eps comes with a "
+            "Wrong sign: v points the way of growing noise, so eps comes with a "
             "plus.": lambda x0, eps, alpha, sigma: sigma * x0 - alpha * eps,
             "That is the flow target, the velocity on the straight line. On the circle the "
             "velocity turns with the noise level.": lambda x0, eps, alpha, sigma: eps - x0,

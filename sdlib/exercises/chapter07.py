@@ -37,14 +37,14 @@ register(
                     v + v2,
                 )
             ),
-            "The weights of the means are turned around: the sharper bell, of the smaller "
+            "The weights of the means are swapped: the sharper bell, of the smaller "
             "variance, pulls harder.": (
                 lambda m, v, m2, v2: ((v * m + v2 * m2) / (v + v2), v * v2 / (v + v2))
             ),
             "The plain average of the means is right only if both variances are equal.": (
                 lambda m, v, m2, v2: ((m + m2) / 2, v * v2 / (v + v2))
             ),
-            "Your variance is the precision: turn it around once more.": (
+            "That is the precision: the variance is one over it.": (
                 lambda m, v, m2, v2: ((v2 * m + v * m2) / (v + v2), 1 / v + 1 / v2)
             ),
             "You took the arguments for standard deviations. They are variances already.": (
@@ -91,7 +91,7 @@ register(
         mistakes={
             "You went from small to large along a straight line. Interpolate the logarithms, and "
             "take the exponential.": _straight,
-            "v is turned around: v = 0 is the small variance, v = 1 the large one.": (
+            "The ends are swapped: v = 0 is the small variance, v = 1 the large one.": (
                 lambda v, *levels: _between(1 - v, *levels)
             ),
             "That is the standard deviation. The variance is its square.": (
@@ -138,7 +138,7 @@ register(
                     (1 - (alpha * sigma2 / (sigma * alpha2)) ** 2) / 2
                 )
             ),
-            "The sign is turned: the SNR grows along the walk, and a weight is positive.": (
+            "Wrong sign: the SNR grows along the walk, and a weight is positive.": (
                 lambda *levels: -_weight(*levels)
             ),
             "You took ratios of alpha / sigma. The SNR is the square of that.": (
@@ -177,7 +177,7 @@ register(
                     / (_small_and_large(*levels)[1] - _small_and_large(*levels)[0])
                 )
             ),
-            "v is turned around: 0 is small, 1 is large.": (
+            "The ends are swapped: v = 0 is the small variance, v = 1 the large one.": (
                 lambda square, *levels: (
                     math.log(_small_and_large(*levels)[1] / _best(square, *levels))
                     / math.log(_small_and_large(*levels)[1] / _small_and_large(*levels)[0])

@@ -62,7 +62,7 @@ register(
         cases=_straight_cases,
         reference=lambda y, x0, s, s2: x0 + s2 / s * (y - x0),
         mistakes={
-            "The ratio is upside down: at s2 = 0 the step must land on the estimate.": (
+            "That is one minus the ratio: at s2 = 0 the step must land on the estimate.": (
                 lambda y, x0, s, s2: x0 + (1 - s2 / s) * (y - x0)
             ),
             "You stepped away from the estimate: s2 - s is negative, and the slope (y - x0) / s "

@@ -106,7 +106,7 @@ register(
                     x0 if math.isinf(lam2) else x0 + (x0 - before) / 2
                 )
             ),
-            "The ratio is turned around: a long step ahead, after a short one, extrapolates far.": (
+            "The ratio is inverted: a long step ahead, after a short one, extrapolates far.": (
                 lambda x0, before, lam_before, lam, lam2: (
                     x0
                     if math.isinf(lam2)
@@ -120,7 +120,7 @@ register(
                     else x0 + (x0 - before) * (lam2 - lam) / (lam - lam_before)
                 )
             ),
-            "The sign is turned: the line goes on as it went, from before through x0.": (
+            "Wrong sign: the line goes on as it went, from before through x0.": (
                 lambda x0, before, lam_before, lam, lam2: (
                     x0
                     if math.isinf(lam2)
@@ -296,7 +296,7 @@ register(
             "That is the variance. Its root is the standard deviation.": (
                 lambda *levels: (_up(*levels)[0], _up(*levels)[1] ** 2)
             ),
-            "The factor is turned around: the signal has to fall from alpha to alpha2.": (
+            "The factor is inverted: the signal has to fall from alpha to alpha2.": (
                 lambda alpha, sigma, alpha2, sigma2: (
                     alpha / alpha2,
                     _up(alpha, sigma, alpha2, sigma2)[1],

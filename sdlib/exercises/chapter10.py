@@ -75,7 +75,7 @@ register(
         cases=_classifier_cases,
         reference=lambda eps, slope, alpha, sigma, scale: eps - scale * sigma * slope,
         mistakes={
-            "The sign is turned around. The score is -eps / sigma, so what raises the score "
+            "Wrong sign. The score is -eps / sigma, so what raises the score "
             "lowers eps.": lambda eps, slope, alpha, sigma, scale: eps + scale * sigma * slope,
             "That factor is right for x0. From x0 to eps there is one more, -alpha / sigma.": (
                 lambda eps, slope, alpha, sigma, scale: eps - scale * sigma**2 / alpha * slope

@@ -2,6 +2,13 @@
 
 from sdlib.models.attention import Attention
 from sdlib.models.clip import CLIPTextConfig, CLIPTextEncoder, TextEmbedding
+from sdlib.models.clip_image import (
+    CLIP,
+    CLIPConfig,
+    CLIPImageConfig,
+    CLIPImageEncoder,
+    ImageEmbedding,
+)
 from sdlib.models.dit import DiT, DiTConfig
 from sdlib.models.maps import CrossAttentionMaps
 from sdlib.models.mlp import MLP, MLPConfig
@@ -10,15 +17,20 @@ from sdlib.models.unet import UNet, UNetConfig
 from sdlib.models.vae import AutoencoderKL, DiagonalGaussian, VAEConfig
 
 __all__ = [
+    "CLIP",
     "MLP",
     "Attention",
     "AutoencoderKL",
+    "CLIPConfig",
+    "CLIPImageConfig",
+    "CLIPImageEncoder",
     "CLIPTextConfig",
     "CLIPTextEncoder",
     "CrossAttentionMaps",
     "DiT",
     "DiTConfig",
     "DiagonalGaussian",
+    "ImageEmbedding",
     "MLPConfig",
     "StableDiffusionConfig",
     "TextEmbedding",

@@ -18,6 +18,16 @@ def quick_gelu(x: Tensor) -> Tensor:
 ACTIVATIONS = {"gelu": F.gelu, "quick_gelu": quick_gelu}
 
 
+def check_activation(name: str) -> None:
+    """Refuse an activation that is not in `ACTIVATIONS`.
+
+    Raises:
+        ValueError: says which there are.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}; choose one of: {', '.join(ACTIVATIONS)}.")
+
+
 @dataclass(frozen=True)
 class CLIPTextConfig:
     """The size of a `CLIPTextEncoder`. The defaults are ViT-L/14's, which Stable Diffusion v1 uses.
@@ -42,10 +52,7 @@ class CLIPTextConfig:
     end: int = 49407
 
     def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown activation {self.activation!r}; choose one of: {', '.join(ACTIVATIONS)}."
-            )
+        check_activation(self.activation)
 
     @classmethod
     def sd15(cls) -> "CLIPTextConfig":
@@ -71,16 +78,23 @@ class TextEmbedding(NamedTuple):
 
 
 class Layer(nn.Module):
-    """A pre-norm transformer layer with causal self-attention: `[b, n, width]`."""
+    """A pre-norm transformer layer with self-attention: `[b, n, width]`.
 
-    def __init__(self, config: CLIPTextConfig):
+    Args:
+        width: of a token's vector.
+        heads: of the attention.
+        activation: a name of `ACTIVATIONS`.
+        causal: whether a token sees only itself and those before it.
+    """
+
+    def __init__(self, width: int, heads: int, activation: str, causal: bool):
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width)
-        self.attention = Attention(config.width, config.heads, bias=True, causal=True)
-        self.norm2 = nn.LayerNorm(config.width)
-        self.up = nn.Linear(config.width, 4 * config.width)
-        self.down = nn.Linear(4 * config.width, config.width)
-        self.activation = ACTIVATIONS[config.activation]
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, bias=True, causal=causal)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -95,7 +109,8 @@ class CLIPTextEncoder(nn.Module):
         self.config = config = config or CLIPTextConfig()
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.length, config.width)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        sizes = (config.width, config.heads, config.activation)
+        self.layers = nn.ModuleList(Layer(*sizes, causal=True) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.projection = (
             nn.Linear(config.width, config.projection, bias=False) if config.projection else None

@@ -80,7 +80,7 @@ class Conditioned(nn.Module):
             ValueError: for a class that there is not.
         """
         label, classes = self.read(cond).get("label"), self.config.classes
-        if label is None or not len(label := torch.as_tensor(label)):
+        if label is None or not (label := torch.as_tensor(label)).numel():
             return
         if not 0 <= int(label.min()) <= int(label.max()) <= classes:
             raise ValueError(

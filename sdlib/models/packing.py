@@ -71,6 +71,13 @@ class Packed:
     def _laid_out(self, weight: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def _refuse_gradients(self, x: Tensor) -> None:
+        """oneDNN's own functions give none, and torch would leave that part out silently."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise ValueError(
+                "a packed network gives no gradients; use one that is not packed, or no_grad()."
+            )
+
     def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
         """What moves and casts a module: done to the plain weight."""
         self.unpack()
@@ -95,6 +102,7 @@ class PackedConv2d(Packed, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.packed:
             return super().forward(x)
+        self._refuse_gradients(x)
         x = x.contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise(
             x, *self.packed, self.bias, *self._shape, "none", [], ""
@@ -114,6 +122,7 @@ class PackedLinear(Packed, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if not self.packed:
             return super().forward(x)
+        self._refuse_gradients(x)
         return torch.ops.mkldnn._linear_pointwise(x, *self.packed, self.bias, "none", [], "")
 
     def _laid_out(self, weight: Tensor) -> Tensor:
@@ -128,6 +137,7 @@ class PackedGates(PackedLinear):
     def forward(self, x: Tensor) -> Tensor:
         if not self.packed:
             return super().forward(x)
+        self._refuse_gradients(x)
         halves = zip(self.packed, self.bias.chunk(2), strict=True)
         linear = torch.ops.mkldnn._linear_pointwise
         return torch.cat([linear(x, w, b, "none", [], "") for w, b in halves], dim=-1)
@@ -140,6 +150,7 @@ class PackedGEGLU(GEGLU):
         proj = self.proj
         if type(proj) is not PackedGates or not proj.packed:
             return super().forward(x)
+        proj._refuse_gradients(x)
         (value, gate), (value_bias, gate_bias) = proj.packed, proj.bias.chunk(2)
         linear = torch.ops.mkldnn._linear_pointwise
         opened = linear(x, gate, gate_bias, "gelu", [], "none")

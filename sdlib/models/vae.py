@@ -94,8 +94,7 @@ class DiagonalGaussian:
 
         Kingma & Welling 2014, appendix B.
         """
-        mean, log_variance = self.moments.float().chunk(2, dim=1)
-        log_variance = log_variance.clamp(-30, 20)
+        mean, log_variance = self.moments.float().chunk(2, dim=1)[0], self.log_variance.float()
         return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
 
 

@@ -23,7 +23,7 @@ def read_files(files: Mapping[str, str], cleaning: str = "hf", length: int = 77)
         cleaning, length: as for `Tokenizer`.
 
     Raises:
-        ValueError: for a table that is none, or is not numbered as CLIP's with its added tokens
+        ValueError: for a damaged table, or one that is not numbered as CLIP's with its added tokens
             behind.
     """
     told = (_json(files, name).get("pad_token") for name in PLACES)
@@ -42,12 +42,12 @@ def read_files(files: Mapping[str, str], cleaning: str = "hf", length: int = 77)
         added = {token["content"]: int(token["id"]) for token in whole.get("added_tokens", [])}
         for i, token in config.get("added_tokens_decoder", {}).items():
             added[token["content"]] = int(i)
-        added |= _json(files, "added_tokens.json")
-    except (LookupError, TypeError, AttributeError) as error:
+        added |= {token: int(i) for token, i in _json(files, "added_tokens.json").items()}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"the tokenizer's files are damaged ({error!r}).") from error
-    tokenizer = Tokenizer(parse_merges(lines, "the tokenizer"), cleaning, length, pad)
+    tokenizer = Tokenizer(parse_merges(lines, "the tokenizer"), cleaning, length)
     added = {token: i for token, i in added.items() if token not in tokenizer.ids}
-    more = sorted(added, key=lambda token: str(added[token]).zfill(12))
+    more = sorted(added, key=added.get)
     if [added[token] for token in more] != list(range(len(tokenizer), len(tokenizer) + len(more))):
         raise ValueError(
             f"the tokenizer has tokens of its own whose ids do not follow the end token's: "
@@ -59,7 +59,7 @@ def read_files(files: Mapping[str, str], cleaning: str = "hf", length: int = 77)
             "the tokenizer's ids are not numbered as CLIP's are (letters, merges, start, end): "
             "sdlib cannot read prompts for this model."
         )
-    return tokenizer.with_tokens(*more) if more else tokenizer
+    return Tokenizer(tokenizer.merges, cleaning, length, pad, more)
 
 
 def _json(files: Mapping[str, str], name: str) -> dict[str, Any]:

@@ -180,8 +180,8 @@ class Tokenizer:
     def with_tokens(self, *tokens: str) -> "Tokenizer":
         """The same tokenizer with more tokens, whose ids follow the end token's.
 
-        Each is one id wherever a prompt spells it out, letter for letter: "<my-cat>" in "a photo of
-        <my-cat>". A text encoder needs as many more rows in its embedding of tokens.
+        Each is one id wherever a prompt spells it out: "<my-cat>" in "a photo of <my-cat>". A text
+        encoder needs as many more rows in its embedding of tokens.
         """
         pad, added = self.symbols[self.pad], (*self.added, *tokens)
         return Tokenizer(self.merges, self.cleaning, self.length, pad, added)

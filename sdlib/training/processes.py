@@ -50,7 +50,7 @@ class Processes:
         if self.count == 1:
             return generator
         seed = int(torch.randint(2**60, (), generator=generator, device="cpu")) + self.rank
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + self.count)  # another stream: dropout is not to repeat the noise
         return torch.Generator().manual_seed(seed)
 
     def mean(self, value: Tensor) -> float:
@@ -70,7 +70,9 @@ class Processes:
         flat = reduce(torch.cat([*rows, present.to(rows[0].device)]), "mean")
         *means, present = flat.split([*(p.numel() for p in parameters), len(parameters)])
         for parameter, mean, found in zip(parameters, means, present.tolist(), strict=True):
-            parameter.grad = mean.view_as(parameter).to(parameter.dtype) if found else None
+            # in the parameter's own order in memory, which a fused optimizer takes for granted
+            mean = torch.empty_like(parameter).copy_(mean.view_as(parameter))
+            parameter.grad = mean if found else None
 
     def gather(self, value: Any) -> list:
         """What each process has, in order of rank, for all of them."""

@@ -26,13 +26,14 @@ def walk(
     """
     try:
         trained = load_trained(name)
-        denoiser, levels = trained.denoiser(), trained.schedule
+        denoiser, noise_schedule = trained.denoiser(), trained.schedule
     except (ValueError, FileNotFoundError):
         source = RECIPES[name].dataset if name in RECIPES else name
         denoiser = IdealDenoiser(plane.sample(source, MEMORY, generator))
-        levels = schedule("cosine")
-    count = BETWEEN * (frames - 1)
-    grid = make_grid(levels, min(count, levels.steps or count))  # a long film rests between steps
+        noise_schedule = schedule("cosine")
+    steps = BETWEEN * (frames - 1)
+    steps = min(steps, noise_schedule.steps or steps)  # a long film rests between steps
+    grid = make_grid(noise_schedule, steps)
     x = grid.sigma[0] * torch.randn(points, 2, generator=generator, **FLOAT64)
 
     def noise(x):

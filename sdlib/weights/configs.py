@@ -7,7 +7,13 @@ error that names it, never a picture that is a little wrong.
 from collections.abc import Mapping
 from typing import Any
 
-from sdlib.models import CLIPTextConfig, StableDiffusionConfig, UNetConfig, VAEConfig
+from sdlib.models import (
+    CLIPImageConfig,
+    CLIPTextConfig,
+    StableDiffusionConfig,
+    UNetConfig,
+    VAEConfig,
+)
 
 Json = Mapping[str, Any]
 
@@ -28,6 +34,7 @@ VAE = {
     "use_post_quant_conv": True, "use_quant_conv": True,
 }  # fmt: skip
 TEXT = {"layer_norm_eps": 1e-5, "model_type": "clip_text_model"}
+IMAGE = {"layer_norm_eps": 1e-5, "model_type": "clip_vision_model", "num_channels": 3}
 
 # Our settings: each one's name there, and what a file means that leaves it out.
 UNET_SIZES = {
@@ -54,6 +61,15 @@ TEXT_SIZES = {
     "length": ("max_position_embeddings", 77),
     "activation": ("hidden_act", "quick_gelu"),
     "end": ("eos_token_id", 49407),
+}
+IMAGE_SIZES = {
+    "size": ("image_size", 224),
+    "patch": ("patch_size", 32),
+    "width": ("hidden_size", 768),
+    "layers": ("num_hidden_layers", 12),
+    "heads": ("num_attention_heads", 12),
+    "activation": ("hidden_act", "quick_gelu"),
+    "projection": ("projection_dim", 512),
 }
 ATTENDS, PLAIN = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D", "UpBlock2D")
 
@@ -104,6 +120,14 @@ def _check(json: Json, ours: Json, what: str) -> None:
                 f"{what} has {key} = {json[key]!r} in its config, and sdlib's has {value!r}: this "
                 f"is another kind of network."
             )
+
+
+def _check_inner(inner: int, width: int, what: str) -> None:
+    """A layer of CLIP is widened by 4 inside."""
+    if inner != 4 * width:
+        raise ValueError(
+            f"{what} has intermediate_size = {inner}; sdlib's has 4 times its width, {4 * width}."
+        )
 
 
 def _sizes(json: Json, table: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
@@ -231,12 +255,7 @@ def text_from_json(json: Json) -> CLIPTextConfig:
     """
     _check(json, TEXT, "the text encoder")
     sizes = _sizes(json, TEXT_SIZES)
-    inner, width = json.get("intermediate_size", 2048), sizes["width"]
-    if inner != 4 * width:
-        raise ValueError(
-            f"the text encoder has intermediate_size = {inner}; sdlib's has 4 times its width, "
-            f"{4 * width}."
-        )
+    _check_inner(json.get("intermediate_size", 2048), sizes["width"], "the text encoder")
     projected = "CLIPTextModelWithProjection" in (json.get("architectures") or ())
     sizes["projection"] = json.get("projection_dim", 512) if projected else 0
     if sizes["end"] == 2:  # as SD's config says, which transformers takes for the highest id
@@ -255,6 +274,28 @@ def text_to_json(config: CLIPTextConfig) -> dict[str, Any]:
         "projection_dim": config.projection or config.width,
         "bos_token_id": config.end - 1,
         "pad_token_id": config.end,
+    }
+
+
+def image_from_json(json: Json) -> CLIPImageConfig:
+    """The image encoder that a config of transformers' `CLIPVisionModelWithProjection` describes.
+
+    Raises:
+        ValueError: if it describes a network that ours is not.
+    """
+    _check(json, IMAGE, "the image encoder")
+    sizes = _sizes(json, IMAGE_SIZES)
+    _check_inner(json.get("intermediate_size", 3072), sizes["width"], "the image encoder")
+    return CLIPImageConfig(**sizes)
+
+
+def image_to_json(config: CLIPImageConfig) -> dict[str, Any]:
+    """The config with which transformers makes the same image encoder."""
+    return {
+        **IMAGE,
+        **_json(config, IMAGE_SIZES),
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "intermediate_size": 4 * config.width,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from sdlib.models import CLIPTextConfig, UNetConfig, VAEConfig
+from sdlib.models import CLIPImageConfig, CLIPTextConfig, UNetConfig, VAEConfig
 
 Layout = Literal["original", "diffusers"]
 
@@ -206,7 +206,7 @@ def _vae_attention(here: Place) -> Iterator[Row]:
     yield from here.at("attention.out", "proj_out", "to_out.0").rows(convolution=("original",))
 
 
-# --- the text encoder -----------------------------------------------------------------------------
+# --- CLIP's encoders ------------------------------------------------------------------------------
 
 
 def text_rows(config: CLIPTextConfig) -> Iterator[Row]:
@@ -214,7 +214,26 @@ def text_rows(config: CLIPTextConfig) -> Iterator[Row]:
     here = ROOT.at("", "text_model")
     yield from here.at("tokens", "embeddings.token_embedding").rows("weight")
     yield from here.at("positions", "embeddings.position_embedding").rows("weight")
-    for i in range(config.layers):
+    yield from _clip_layers(here, config.layers)
+    yield from here.at("norm", "final_layer_norm").rows()
+    if config.projection:
+        yield from ROOT.at("projection", "text_projection").rows("weight")
+
+
+def image_rows(config: CLIPImageConfig) -> Iterator[Row]:
+    """The rows of a CLIP image encoder, whose original names are those of transformers."""
+    here, token = ROOT.at("", "vision_model"), "vision_model.embeddings.class_embedding"
+    yield Row("class_token", token, token)
+    yield from here.at("patches", "embeddings.patch_embedding").rows("weight")
+    yield from here.at("positions", "embeddings.position_embedding").rows("weight")
+    yield from here.at("norm_in", "pre_layrnorm").rows()  # so it is spelled there
+    yield from _clip_layers(here, config.layers)
+    yield from here.at("norm_out", "post_layernorm").rows()
+    yield from ROOT.at("projection", "visual_projection").rows("weight")
+
+
+def _clip_layers(here: Place, layers: int) -> Iterator[Row]:
+    for i in range(layers):
         layer = here.at(f"layers.{i}", f"encoder.layers.{i}")
         yield from layer.at("norm1", "layer_norm1").rows()
         for letter in ("q", "k", "v", "out"):
@@ -222,9 +241,9 @@ def text_rows(config: CLIPTextConfig) -> Iterator[Row]:
         yield from layer.at("norm2", "layer_norm2").rows()
         yield from layer.at("up", "mlp.fc1").rows()
         yield from layer.at("down", "mlp.fc2").rows()
-    yield from here.at("norm", "final_layer_norm").rows()
-    if config.projection:
-        yield from ROOT.at("projection", "text_projection").rows("weight")
+
+
+# --- tensors by these names -----------------------------------------------------------------------
 
 
 def to_layout(tensors: dict[str, Tensor], rows, layout: Layout) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from sdlib import models
 from sdlib.weights import configs
 from sdlib.weights.files import check_finite, is_finite
 from sdlib.weights.formats import shorten
-from sdlib.weights.names import Row, text_rows, unet_rows, vae_rows
+from sdlib.weights.names import Row, image_rows, text_rows, unet_rows, vae_rows
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,17 @@ PARTS = {
         pattern=r"^cond_stage_model\.|^text_projection\."
         r"|^(text_model\.)?(encoder\.layers|embeddings|final_layer_norm)\.",
         spellings=(SHORT,),
+    ),
+    "image": PartSpec(
+        words="image encoder",
+        network=models.CLIPImageEncoder,
+        config=models.CLIPImageConfig,
+        rows=image_rows,
+        prefix="image_encoder.",  # in files of our own: the original layout has no place for it
+        folder="image_encoder",
+        from_json=configs.image_from_json,
+        to_json=configs.image_to_json,
+        pattern=r"^image_encoder\.|^(vision_model|visual_projection)\.",
     ),
 }
 REQUIRED = tuple(models.StableDiffusionConfig().parts)  # those of every Stable Diffusion

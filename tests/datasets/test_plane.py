@@ -217,9 +217,11 @@ def test_pure_noise_gives_the_mean_of_the_whole(alpha):
     assert not torch.allclose(mixed[6], mean[6])
 
 
-@pytest.mark.parametrize("levels", [schedule("flow"), zero_terminal_snr(schedule("scaled_linear"))])
-def test_sampling_from_pure_noise_is_finite(levels):
-    *_, last = ddim(ODD, make_grid(levels, 10), torch.randn(7, 2, generator=gen()))
+@pytest.mark.parametrize(
+    "schedule", [schedule("flow"), zero_terminal_snr(schedule("scaled_linear"))]
+)
+def test_sampling_from_pure_noise_is_finite(schedule):
+    *_, last = ddim(ODD, make_grid(schedule, 10), torch.randn(7, 2, generator=gen()))
     assert torch.isfinite(last.x).all()
 
 

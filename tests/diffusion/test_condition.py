@@ -92,3 +92,10 @@ def test_all_tensors_of_a_condition():
     found = list(tensors({"residuals": (a, b), "context": c}))
     assert [len(x) for x in found] == [3, 1, 2] and list(tensors(a)) == [a]
     assert list(tensors(None)) == []
+
+
+def test_a_key_under_which_nothing_stands_is_left_out():
+    text = torch.zeros(1, 5, 8)
+    cond = repeat({"context": text, "image": None, "residuals": ()}, 3)
+    assert cond.keys() == {"context"} and cond["context"].shape == (3, 5, 8)
+    assert repeat({"context": text}, 3, like={**cond, "image": None}).keys() == {"context"}

@@ -30,19 +30,19 @@ TABLES = [schedule("linear"), schedule("cosine"), schedule("scaled_linear"), sch
 MIXTURE = plane.GaussianMixture([[-1.2, 0.0], [1.0, 0.8], [0.4, -1.1]], [0.2, 0.4, 0.3])
 
 
-def exact_score(x, levels, t):
-    return MIXTURE.score(x, *levels(t))
+def exact_score(x, schedule, t):
+    return MIXTURE.score(x, *schedule(t))
 
 
-@pytest.mark.parametrize("levels", CURVES, ids=lambda s: s.name)
-def test_rates_of_curves_are_the_slopes_of_alpha_and_sigma(levels):
+@pytest.mark.parametrize("schedule", CURVES, ids=lambda s: s.name)
+def test_rates_of_curves_are_the_slopes_of_alpha_and_sigma(schedule):
     t = torch.linspace(0.02, 0.98, 25).double()
-    f, g2 = sde_coefficients(levels, t)
+    f, g2 = sde_coefficients(schedule, t)
     h = 1e-6
-    (alpha, sigma), (alpha2, sigma2) = levels(t - h), levels(t + h)
+    (alpha, sigma), (alpha2, sigma2) = schedule(t - h), schedule(t + h)
     torch.testing.assert_close(f, (alpha2.log() - alpha.log()) / (2 * h), rtol=1e-6, atol=1e-7)
     slope = (sigma2**2 - sigma**2) / (2 * h)
-    torch.testing.assert_close(g2, slope - 2 * f * levels(t)[1] ** 2, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(g2, slope - 2 * f * schedule(t)[1] ** 2, rtol=1e-5, atol=1e-7)
     assert bool((g2 > 0).all())
 
 
@@ -64,36 +64,36 @@ def test_rates_of_the_named_sdes():
     torch.testing.assert_close(g2, torch.ones_like(t))
 
 
-@pytest.mark.parametrize("levels", TABLES, ids=lambda s: s.name)
-def test_rates_of_tables(levels):
+@pytest.mark.parametrize("schedule", TABLES, ids=lambda s: s.name)
+def test_rates_of_tables(schedule):
     """Between two entries the table's own interpolation, at one the mean of both sides."""
-    halves = torch.arange(levels.steps - 1).double() + 0.5
-    f, g2 = sde_coefficients(levels, halves)
+    halves = torch.arange(schedule.steps - 1).double() + 0.5
+    f, g2 = sde_coefficients(schedule, halves)
     h = 1e-4
-    low, high = levels(halves - h), levels(halves + h)
+    low, high = schedule(halves - h), schedule(halves + h)
     slope = (high[0].log() - low[0].log()) / (2 * h)
     torch.testing.assert_close(f, slope, rtol=1e-5, atol=1e-9)
     torch.testing.assert_close(g2, -2 * f)  # variance preserving: all the noise replaces data
-    whole = torch.arange(1, levels.steps - 1).double()
-    lam = levels.lam(torch.arange(levels.steps))
-    mean = -2 * levels(whole)[1] ** 2 * (lam[2:] - lam[:-2]) / 2
-    torch.testing.assert_close(sde_coefficients(levels, whole)[1], mean)
+    whole = torch.arange(1, schedule.steps - 1).double()
+    lam = schedule.lam(torch.arange(schedule.steps))
+    mean = -2 * schedule(whole)[1] ** 2 * (lam[2:] - lam[:-2]) / 2
+    torch.testing.assert_close(sde_coefficients(schedule, whole)[1], mean)
 
 
 def test_rates_of_a_table_follow_its_betas():
-    levels = schedule("linear")
+    linear = schedule("linear")
     t = torch.tensor([10.0, 100.0, 500.0, 900.0])
-    f, g2 = sde_coefficients(levels, t)
-    torch.testing.assert_close(g2, levels.betas[t.long()], rtol=0.06, atol=0)
+    f, g2 = sde_coefficients(linear, t)
+    torch.testing.assert_close(g2, linear.betas[t.long()], rtol=0.06, atol=0)
     curve = sde_coefficients(schedule("linear", steps=None), (t + 1) / 1000)[1] / 1000
     torch.testing.assert_close(g2, curve, rtol=0.06, atol=0)
     assert all(
-        torch.isfinite(v) for v in sde_coefficients(levels, 0.0) + sde_coefficients(levels, 999.0)
+        torch.isfinite(v) for v in sde_coefficients(linear, 0.0) + sde_coefficients(linear, 999.0)
     )
 
 
 @pytest.mark.parametrize(
-    "levels, t",
+    "schedule, t",
     [
         (schedule("flow"), 0.0),
         (schedule("flow"), 1.0),
@@ -101,9 +101,9 @@ def test_rates_of_a_table_follow_its_betas():
         (zero_terminal_snr(schedule("scaled_linear")), 999.0),
     ],
 )
-def test_ends_have_no_rates(levels, t):
+def test_ends_have_no_rates(schedule, t):
     with pytest.raises(ValueError, match="no finite rates"):
-        sde_coefficients(levels, t)
+        sde_coefficients(schedule, t)
 
 
 def test_times_outside_are_refused():
@@ -124,17 +124,17 @@ def test_score_is_the_gradient_of_the_log_density():
         score(x, x0, 1.0, 0.0)
 
 
-@pytest.mark.parametrize("levels", [*CURVES, schedule("cosine")], ids=lambda s: s.name)
-def test_the_velocity_is_that_of_a_blend_of_data_and_noise(levels):
+@pytest.mark.parametrize("schedule", [*CURVES, schedule("cosine")], ids=lambda s: s.name)
+def test_the_velocity_is_that_of_a_blend_of_data_and_noise(schedule):
     """dx/dt = alpha' D + sigma' eps: what flow matching learns, from the score."""
-    t = torch.tensor(0.4 * levels.t_max + 0.1).double()
-    alpha, sigma = levels(t)
-    h = 1e-3 * levels.t_max / 100
-    (a1, s1), (a2, s2) = levels(t - h), levels(t + h)
+    t = torch.tensor(0.4 * schedule.t_max + 0.1).double()
+    alpha, sigma = schedule(t)
+    h = 1e-3 * schedule.t_max / 100
+    (a1, s1), (a2, s2) = schedule(t - h), schedule(t + h)
     x = torch.randn(20, 2, dtype=torch.float64) * (alpha**2 + sigma**2).sqrt()
     x0 = MIXTURE(x, t, alpha, sigma)
     blend = (a2 - a1) / (2 * h) * x0 + (s2 - s1) / (2 * h) * to_eps(x0, x, alpha, sigma)
-    ours = velocity(x, score(x, x0, alpha, sigma), *sde_coefficients(levels, t))
+    ours = velocity(x, score(x, x0, alpha, sigma), *sde_coefficients(schedule, t))
     torch.testing.assert_close(ours, blend, rtol=1e-4, atol=1e-6)
 
 
@@ -152,12 +152,12 @@ def test_the_family_of_reverse_drifts():
 @pytest.mark.parametrize("noise", [0.0, 0.5, 1.0, 2.0])
 def test_every_amount_of_noise_keeps_the_density(noise):
     """Backward Fokker-Planck, pointwise: dp/dt + div(p drift) + noise g^2/2 lap p = 0."""
-    levels, t, h = schedule("cosine", steps=None), 0.3, 1e-5
-    f, g2 = sde_coefficients(levels, t)
-    p = lambda x, t=t: MIXTURE.log_prob(x, *levels(t)).exp()  # noqa: E731
+    cosine, t, h = schedule("cosine", steps=None), 0.3, 1e-5
+    f, g2 = sde_coefficients(cosine, t)
+    p = lambda x, t=t: MIXTURE.log_prob(x, *cosine(t)).exp()  # noqa: E731
     x = torch.randn(40, 2, dtype=torch.float64)
     flow = lambda x: (  # noqa: E731
-        p(x)[:, None] * reverse_drift(x, exact_score(x, levels, t), f, g2, noise)
+        p(x)[:, None] * reverse_drift(x, exact_score(x, cosine, t), f, g2, noise)
     )
     in_time = (p(x, t + h) - p(x, t - h)) / (2 * h)
     out, lap, step = 0, 0, 1e-4
@@ -173,18 +173,18 @@ def test_every_amount_of_noise_keeps_the_density(noise):
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_both_roads_end_in_the_right_cloud(noise):
     """Euler and Euler-Maruyama from the exact cloud at t = 0.6 down to 0.1: moments of the line."""
-    levels, g = schedule("cosine", steps=None), torch.Generator().manual_seed(0)
+    cosine, g = schedule("cosine", steps=None), torch.Generator().manual_seed(0)
     data = plane.GaussianMixture([[-1.0], [1.0]], [0.2, 0.4], [0.3, 0.7])
     times = torch.linspace(0.6, 0.1, 401).double()
     x0 = data.sample(40_000, g).double()
-    alpha, sigma = levels(0.6)
+    alpha, sigma = cosine(0.6)
     x = alpha * x0 + sigma * torch.randn(x0.shape, generator=g).double()
     for t, t2 in zip(times[:-1], times[1:], strict=True):
-        f, g2 = sde_coefficients(levels, t)
-        drift = reverse_drift(x, data.score(x, *levels(t)), f, g2, noise)
+        f, g2 = sde_coefficients(cosine, t)
+        drift = reverse_drift(x, data.score(x, *cosine(t)), f, g2, noise)
         z = torch.randn(x.shape, generator=g).double()
         x = x + (t2 - t) * drift + (noise * g2 * (t - t2)).sqrt() * z
-    alpha, sigma = levels(0.1)
+    alpha, sigma = cosine(0.1)
     mean = alpha * 0.4
     square = alpha**2 * (0.3 * 1.04 + 0.7 * 1.16) + sigma**2
     assert x.mean().item() == pytest.approx(mean.item(), abs=0.02)
@@ -210,19 +210,19 @@ def test_a_frozen_step_is_ddim_or_ddpm():
 @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0, 2.5])
 def test_frozen_solves_the_sde_of_a_constant_estimate(noise):
     """A thousand small steps for mean and variance of the SDE give one frozen step."""
-    levels = schedule("cosine", steps=None)
+    cosine = schedule("cosine", steps=None)
     times = torch.linspace(0.7, 0.3, 1001).double()
     mean, variance, x0 = torch.tensor([[1.7]]).double(), 0.0, torch.tensor([[0.4]]).double()
     start = mean
     for t, t2 in zip(times[:-1], times[1:], strict=True):
         middle, h = (t + t2) / 2, t2 - t
-        f, g2 = sde_coefficients(levels, middle)
-        alpha, sigma = levels(middle)
+        f, g2 = sde_coefficients(cosine, middle)
+        alpha, sigma = cosine(middle)
         drift = lambda x: reverse_drift(x, score(x, x0, alpha, sigma), f, g2, noise)  # noqa: E731, B023
         slope = (drift(mean + 1) - drift(mean)).item()
         half = mean + h / 2 * drift(mean)
         mean, variance = mean + h * drift(half), variance * math.exp(2 * slope * h) - noise * g2 * h
-    ends = (*levels(0.7), *levels(0.3))
+    ends = (*cosine(0.7), *cosine(0.3))
     c = sde_step_std(noise, *ends)
     torch.testing.assert_close(mean, transfer(start, x0, *ends, c), rtol=0, atol=1e-4)
     assert float(variance) == pytest.approx(float(c) ** 2, abs=1e-3)

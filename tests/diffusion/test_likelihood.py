@@ -34,7 +34,7 @@ def median_error(grid, x, want):
 
 
 @pytest.mark.parametrize(
-    "levels, spacing, tolerance",
+    "schedule, spacing, tolerance",
     [
         (COSINE, "karras", 2e-3),
         (COSINE, "linspace", 5e-3),
@@ -45,10 +45,10 @@ def median_error(grid, x, want):
     ],
     ids=lambda v: getattr(v, "name", v),
 )
-def test_equals_a_known_density(levels, spacing, tolerance):
+def test_equals_a_known_density(schedule, spacing, tolerance):
     """At 150 steps, by the median over 200 points; limits are set by the first sigma."""
     x = points()
-    grid = make_grid(levels, 150, spacing).flip()
+    grid = make_grid(schedule, 150, spacing).flip()
     assert median_error(grid, x, MIXTURE.log_prob(x)) < tolerance
     away = log_likelihood(MIXTURE, grid, x) - MIXTURE.log_prob(x)
     assert away.abs().max() < 0.06 and away.mean().abs() < 2 * tolerance
@@ -72,9 +72,9 @@ def test_one_gaussian_in_closed_form():
     std, d = 0.5, 3
     data = plane.GaussianMixture(torch.zeros(1, d), [std])
     x = points(20, data)
-    levels = schedule("scaled_linear")
-    grid = make_grid(levels, 1000).flip()[1:]  # begins at sigma > 0
-    (a, s), (a2, s2) = levels(0.0), levels(999.0)
+    table = schedule("scaled_linear")
+    grid = make_grid(table, 1000).flip()[1:]  # begins at sigma > 0
+    (a, s), (a2, s2) = table(0.0), table(999.0)
     before, after = (a**2 * std**2 + s**2).sqrt(), (a2**2 * std**2 + s2**2).sqrt()
     end = x * after / before  # a particle keeps its place in the cloud
     want = -end.square().sum(1) / (2 * s2**2) - d / 2 * torch.log(2 * math.pi * s2**2)
@@ -99,15 +99,15 @@ def test_scales_of_state_do_not_matter():
 
 
 def test_variance_exploding_is_the_same_ode():
-    levels = Schedule("wide", lambda t: (torch.ones_like(t), 0.01 * (5000**t)))
+    wide = Schedule("wide", lambda t: (torch.ones_like(t), 0.01 * (5000**t)))
     x = points(50)
-    grid = make_grid(levels, 200, "linspace").flip()
+    grid = make_grid(wide, 200, "linspace").flip()
     assert median_error(grid, x, MIXTURE.log_prob(x)) < 5e-3
 
 
-@pytest.mark.parametrize("levels", [schedule("flow"), zero_terminal_snr(schedule("linear"))])
-def test_pure_noise_at_the_end_is_fine(levels):
-    grid = make_grid(levels, 100).flip()
+@pytest.mark.parametrize("schedule", [schedule("flow"), zero_terminal_snr(schedule("linear"))])
+def test_pure_noise_at_the_end_is_fine(schedule):
+    grid = make_grid(schedule, 100).flip()
     assert grid.alpha[-1] == 0
     x = points(100)
     assert log_likelihood(MIXTURE, grid, x).isfinite().all()

@@ -154,12 +154,12 @@ def test_halves_round_neither_times_nor_errors():
 
 def test_times_can_be_chosen():
     n = 20_000
-    flow, levels = schedule("flow"), schedule("edm")
+    flow, edm = schedule("flow"), schedule("edm")
     t = logit_normal(0.5, 0.8)(flow, n, gen(0))
     z = torch.logit(t)
     assert z.mean().item() == pytest.approx(0.5, abs=0.05)
     assert z.std().item() == pytest.approx(0.8, abs=0.05)
-    alpha, sigma = levels(log_normal()(levels, n, gen(0)))
+    alpha, sigma = edm(log_normal()(edm, n, gen(0)))
     z = (sigma / alpha).log()
     assert z.mean().item() == pytest.approx(-1.2, abs=0.1)
     assert z.std().item() == pytest.approx(1.2, abs=0.1)
@@ -168,3 +168,15 @@ def test_times_can_be_chosen():
     half = lambda schedule, n, generator: torch.full((n,), 0.5)  # noqa: E731
     diffusion_loss(net, torch.randn(3, 2), flow, "flow", generator=gen(), times=half)
     assert seen[0].tolist() == [0.5] * 3
+    x0 = torch.randn(3, 2)
+    by_name = diffusion_loss(net, x0, flow, times="logit_normal", generator=gen())
+    by_hand = diffusion_loss(net, x0, flow, times=logit_normal(), generator=gen())
+    assert torch.equal(by_name, by_hand)
+    with pytest.raises(ValueError, match="unknown times 'even'; choose one of: uniform, logit_nor"):
+        diffusion_loss(net, x0, flow, times="even")
+
+
+def test_edms_weight_is_one_on_what_its_network_says():
+    alpha, sigma = torch.ones(3), torch.tensor([0.1, 1.0, 10.0])
+    p = parameterization("edm", sigma_data=0.5)
+    torch.testing.assert_close(weighting("edm")(p, alpha, sigma), torch.ones(3))

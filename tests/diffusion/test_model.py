@@ -1,6 +1,7 @@
 """A trained diffusion: its denoiser, its loss, its settings; EDM's preconditioning trained."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_its_denoiser_and_loss_are_those_of_its_parts():
 def test_a_card_brings_it_back(predicts, name):
     d = made(predicts, name)
     settings = json.loads(json.dumps(d.settings()))
-    back = Diffusion.with_settings(d.network, settings)
+    back = Diffusion.from_settings(d.network, settings)
     x, t = torch.randn(4, 2, generator=gen()).double(), 0.3 * d.schedule.t_max
     call = (x, t, *d.schedule(t))
     torch.testing.assert_close(back.denoiser()(*call), d.denoiser()(*call), rtol=0, atol=0)
@@ -61,12 +62,15 @@ def test_options_are_kept():
     assert settings["schedule_options"] == {"steps": 100, "beta_end": 0.1}
     assert settings["predicts"] == "edm" and settings["predicts_options"] == {"sigma_data": 0.5}
     zero = Diffusion(d.network, zero_terminal_snr(d.schedule), parameterization("v"))
-    back = Diffusion.with_settings(d.network, zero.settings())
+    back = Diffusion.from_settings(d.network, zero.settings())
     assert torch.equal(back.schedule.alpha_bar, zero.schedule.alpha_bar)
     assert back.schedule.alpha_bar[-1] == 0
     own = Diffusion(d.network, Schedule("mine", lambda t: (1 - t, t)), parameterization("v"))
     with pytest.raises(ValueError, match="'mine' was made by hand"):
         own.settings()
+    mine = replace(parameterization("eps"), to_x0=lambda out, x, alpha, sigma: out)
+    with pytest.raises(ValueError, match="parameterization 'eps' was made by hand"):
+        Diffusion(d.network, d.schedule, mine).settings()
 
 
 def test_edm_can_be_trained():

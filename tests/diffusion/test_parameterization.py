@@ -87,3 +87,9 @@ def test_they_can_be_pickled(name):
     one, ones = pickle.loads(pickle.dumps(parameterization(name))), torch.ones(2)
     right = parameterization(name).target(ones, 3 * ones, 0.6, 0.8)
     assert one.name == name and torch.equal(one.target(ones, 3 * ones, 0.6, 0.8), right)
+
+
+def test_options_that_nobody_takes_are_refused():
+    for given in ("v", parameterization("edm")):
+        with pytest.raises(ValueError, match="-prediction has no options; got sigma_data"):
+            parameterization(given, sigma_data=0.5)

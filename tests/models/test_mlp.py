@@ -54,6 +54,7 @@ def test_classes():
     for bad in (torch.full((4,), 4), torch.full((4,), -1)):
         with pytest.raises(ValueError, match="between 0 and 2, or are 3 for none"):
             net.check_condition(bad)
+    net.check_condition(torch.tensor(2))  # of another shape, which `forward` refuses
     with pytest.raises(ValueError, match="no use for cond.'context'.; it knows label"):
         net(x, 7, {"context": x})
     with pytest.raises(ValueError, match="without context and classes"):

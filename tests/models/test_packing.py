@@ -130,3 +130,15 @@ def test_what_lies_elsewhere_stays(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     network = pack(nn.Sequential(nn.Conv2d(3, 4, 3)).requires_grad_(False))
     assert not network[0].weight.is_mkldnn and network(torch.ones(1, 3, 5, 5)).shape == (1, 4, 3, 3)
+
+
+@needs_onednn
+@pytest.mark.parametrize("layer", [nn.Conv2d(8, 8, 3), nn.Linear(8, 12), GEGLU(8, 12)])
+def test_a_packed_layer_refuses_gradients(layer):
+    """oneDNN's functions give none, and a part of a gradient is a wrong gradient."""
+    packed = pack(nn.Sequential(layer.requires_grad_(False)))
+    x = torch.randn(1, 8, 8, 8)
+    with pytest.raises(ValueError, match="a packed network gives no gradients"):
+        packed(x.requires_grad_())
+    with torch.no_grad():
+        assert packed(x).isfinite().all()

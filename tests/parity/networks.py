@@ -1,12 +1,9 @@
-"""What the parity tests share: weights of any size made of integers, and references of our sizes.
+"""What the parity tests share: references of our sizes, and how far ours are from them.
 
 A reference is built on the meta device and given our own tensors, so that it costs no memory.
 """
 
-import zlib
-
 import diffusers
-import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -15,74 +12,14 @@ from sdlib.models import UNet
 from sdlib.models.layers import time_embedding
 from sdlib.weights.names import to_layout
 from sdlib.weights.parts import PARTS
+from tests.networks import numbers
 
 TOLERANCE = 1e-4  # relative, in float32
-QUIET = 2**-8
-# Layers that take in numbers of order 1 and write into a stream that a norm reads later, and those
-# that pass such a stream on.
-WRITERS = {
-    "unet": ("stem", "conv1", "conv2", "time", "enter", "out", "down"),
-    "vae": ("stem", "conv1", "conv2", "out"),
-    "text": ("tokens", "positions", "out", "down"),
-}
-CARRIERS = ("skip", "conv", "leave")
 
 # What SDXL takes in beside a pooled text: the picture's height and width, what was cut off above
 # and on the left, and the height and width wanted; each in as many waves.
 ADDED_SIZES = torch.tensor([1024, 768, 0, 32, 1024, 1024])
 ADDED_TIME = 8
-
-
-# --- numbers --------------------------------------------------------------------------------------
-
-
-def numbers(name: str, *shape: int) -> Tensor:
-    """Float32 of mean 0 and variance 1, the same on any machine: a byte each, seeded by the name.
-
-    Only the raw bits of the generator are used, which numpy promises to keep.
-    """
-    count = int(np.prod(shape))
-    bits = np.random.PCG64(zlib.crc32(name.encode())).random_raw(count // 8 + 1)
-    octets = torch.from_numpy(bits.astype("<u8", copy=False).view(np.int8)[:count])
-    return octets.float().add_(0.5).mul_(3**0.5 / 128).reshape(shape)
-
-
-def fill(net: nn.Module, kind: str = "", quiet: float = 1.0) -> nn.Module:
-    """Draw every parameter of `net`, which may be on the meta device; streams keep order 1.
-
-    Args:
-        kind: "unet", "vae" or "text", where `quiet` is used.
-        quiet: what the writers into normalized streams are multiplied by.
-    """
-    drawn = {}
-    for path, layer in net.named_modules():
-        last = path.split(".")[-1]
-        writes = last in WRITERS.get(kind, ())
-        for name, old in layer.named_parameters(recurse=False):
-            x = numbers(f"{path}.{name}", *old.shape)
-            if isinstance(layer, nn.Embedding):
-                factor = 0.5
-            elif old.ndim > 1:
-                factor = old[0].numel() ** -0.5
-            else:
-                factor = 0.3
-            if writes or (
-                last in CARRIERS and name == "bias"
-            ):  # a carrier's weight: once is enough
-                factor *= quiet
-            x *= factor
-            if isinstance(layer, (nn.GroupNorm, nn.LayerNorm)) and name == "weight":
-                x += 1
-            drawn[f"{path}.{name}".strip(".")] = x
-    net.load_state_dict(drawn, assign=True)
-    return net.eval().requires_grad_(False)
-
-
-def made(cls: type, config, kind: str = "", quiet: float = 1.0) -> nn.Module:
-    """A filled network, built without a random start."""
-    with torch.device("meta"):
-        net = cls(config)
-    return fill(net, kind, quiet)
 
 
 def error(ours: Tensor, theirs: Tensor) -> float:
@@ -136,9 +73,9 @@ def vae_reference(config) -> nn.Module:
         )
 
 
-def text_reference(config) -> nn.Module:
-    """transformers' text encoder of our config, with a projection if ours has one, on meta."""
-    theirs = transformers.CLIPTextConfig(
+def text_config(config) -> transformers.CLIPTextConfig:
+    """transformers' words for our config of a text encoder."""
+    return transformers.CLIPTextConfig(
         hidden_size=config.width,
         intermediate_size=4 * config.width,
         num_hidden_layers=config.layers,
@@ -151,9 +88,44 @@ def text_reference(config) -> nn.Module:
         eos_token_id=config.end,
         pad_token_id=config.end,
     )
+
+
+def text_reference(config) -> nn.Module:
+    """transformers' text encoder of our config, with a projection if ours has one, on meta."""
     kind = "CLIPTextModelWithProjection" if config.projection else "CLIPTextModel"
     with torch.device("meta"):
-        return getattr(transformers, kind)(theirs)
+        return getattr(transformers, kind)(text_config(config))
+
+
+def image_config(config) -> transformers.CLIPVisionConfig:
+    """transformers' words for our config of an image encoder."""
+    return transformers.CLIPVisionConfig(
+        hidden_size=config.width,
+        intermediate_size=4 * config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        image_size=config.size,
+        patch_size=config.patch,
+        hidden_act=config.activation,
+        projection_dim=config.projection,
+    )
+
+
+def image_reference(config) -> nn.Module:
+    """transformers' image encoder of our config, on the meta device."""
+    with torch.device("meta"):
+        return transformers.CLIPVisionModelWithProjection(image_config(config))
+
+
+def clip_reference(config) -> nn.Module:
+    """transformers' CLIP of our config, on the meta device."""
+    theirs = transformers.CLIPConfig(
+        text_config=text_config(config.text).to_dict(),
+        vision_config=image_config(config.image).to_dict(),
+        projection_dim=config.text.projection,
+    )
+    with torch.device("meta"):
+        return transformers.CLIPModel(theirs)
 
 
 def dit_reference(config, size=8) -> nn.Module:
@@ -177,22 +149,37 @@ def dit_reference(config, size=8) -> nn.Module:
     return net
 
 
-BUILD = {"unet": unet_reference, "vae": vae_reference, "text": text_reference}
+BUILD = {
+    "unet": unet_reference,
+    "vae": vae_reference,
+    "text": text_reference,
+    "image": image_reference,
+    "clip": clip_reference,
+}
 
 
 def reference(kind: str, net: nn.Module) -> nn.Module:
     """The reference of `net`, with its very tensors."""
     theirs = BUILD[kind](net.config)
-    tensors = to_layout(net.state_dict(), list(PARTS[kind].rows(net.config)), "diffusers")
-    if kind == "text":
-        bare = "embeddings.token_embedding.weight" in theirs.state_dict()  # transformers 5
-        if bare:
-            tensors = {name.removeprefix("text_model."): x for name, x in tensors.items()}
-        for layer in theirs.modules():
-            if hasattr(layer, "position_ids"):
-                layer.position_ids = torch.arange(net.config.length)[None]
+    tensors = clip_tensors(net) if kind == "clip" else named(kind, net)
+    if kind == "text" and "embeddings.token_embedding.weight" in theirs.state_dict():
+        tensors = {name.removeprefix("text_model."): x for name, x in tensors.items()}
+    for layer in theirs.modules():  # transformers' buffers have no numbers on meta
+        if hasattr(layer, "position_ids"):
+            layer.position_ids = torch.arange(layer.position_ids.shape[1])[None]
     theirs.load_state_dict(tensors, assign=True)
     return theirs.eval().requires_grad_(False)
+
+
+def named(kind: str, net: nn.Module) -> dict[str, Tensor]:
+    """A part's tensors by the names of diffusers and transformers."""
+    return to_layout(net.state_dict(), list(PARTS[kind].rows(net.config)), "diffusers")
+
+
+def clip_tensors(net: nn.Module) -> dict[str, Tensor]:
+    """The tensors of our whole CLIP by transformers' names."""
+    towers = named("text", net.text) | named("image", net.image)
+    return towers | {"logit_scale": net.logit_scale}
 
 
 def dit_tensors(net: nn.Module) -> dict[str, Tensor]:
@@ -293,6 +280,14 @@ def ids(config, batch=3, length=77) -> Tensor:
     for i in range(batch):
         ids[i, length // (i + 1) - 1 :] = config.end
     return ids
+
+
+def image_error(net, theirs, batch=3) -> float:
+    """How far our tokens, and pooled vector, are from transformers'."""
+    x = numbers("pixels", batch, 3, net.config.size, net.config.size)
+    ours, right = net(x), theirs(x)
+    tokens = error(ours.tokens, right.last_hidden_state)
+    return max(tokens, error(ours.pooled, right.image_embeds))
 
 
 def text_error(net, theirs, **sizes) -> float:

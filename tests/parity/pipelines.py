@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
 from sdlib.pipeline import StableDiffusion
-from tests.parity.networks import error, made, numbers
+from tests.networks import made, numbers
+from tests.parity.networks import error
 
 # Relative: the reference's states are float32, and an estimate of x0 multiplies their rounding by
 # up to 1 / alpha = 15 where a walk begins.

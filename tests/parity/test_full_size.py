@@ -16,11 +16,11 @@ from sdlib.models import (
     UNetConfig,
     VAEConfig,
 )
+from tests.networks import made
 from tests.parity.networks import (
     TOLERANCE,
     decode_error,
     encode_error,
-    made,
     reference,
     text_error,
     unet_error,

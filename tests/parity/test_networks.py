@@ -11,8 +11,12 @@ from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
 
 from sdlib.models import (
+    CLIP,
     Attention,
     AutoencoderKL,
+    CLIPConfig,
+    CLIPImageConfig,
+    CLIPImageEncoder,
     CLIPTextConfig,
     CLIPTextEncoder,
     DiT,
@@ -23,6 +27,7 @@ from sdlib.models import (
 )
 from sdlib.models.dit import grid_positions
 from sdlib.models.layers import time_embedding
+from tests.networks import fill, made, numbers
 from tests.parity.networks import (
     TOLERANCE,
     decode_error,
@@ -30,10 +35,8 @@ from tests.parity.networks import (
     dit_tensors,
     encode_error,
     error,
-    fill,
     ids,
-    made,
-    numbers,
+    image_error,
     reference,
     run_unet_reference,
     text_error,
@@ -71,6 +74,11 @@ TEXTS = {
     "projection": CLIPTextConfig.tiny(
         vocabulary=1000, end=999, layers=3, activation="gelu", projection=24
     ),
+}
+
+IMAGES = {
+    "openai": CLIPImageConfig.tiny(),
+    "openclip": CLIPImageConfig.tiny(size=18, patch=6, layers=3, activation="gelu"),
 }
 
 
@@ -182,6 +190,27 @@ def test_text_skips_layers(config):
         bare = net(x, skip=skip, norm=False).tokens
         assert error(bare, right.hidden_states[-(skip + 1)]) < TOLERANCE
         assert torch.equal(ours.pooled, net(x).pooled)  # never skips
+
+
+# --- CLIP -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", IMAGES.values(), ids=IMAGES)
+def test_image(config):
+    net, theirs = pair("image", CLIPImageEncoder, config)
+    assert image_error(net, theirs) < TOLERANCE
+
+
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
+def test_clip(image):
+    net, theirs = pair("clip", CLIP, CLIPConfig(TEXTS["projection"], image))
+    pixels, texts = numbers("pixels", 3, 3, image.size, image.size), ids(TEXTS["projection"])
+    right = theirs(texts, pixels, return_loss=True)
+    ours = net(pixels, texts)
+    assert error(ours[0], right.image_embeds) < TOLERANCE
+    assert error(ours[1], right.text_embeds) < TOLERANCE
+    assert error(net.logits(*ours), right.logits_per_image) < TOLERANCE
+    assert error(net.loss(*ours), right.loss) < TOLERANCE
 
 
 # --- the diffusion transformer --------------------------------------------------------------------

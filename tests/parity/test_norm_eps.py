@@ -21,16 +21,14 @@ from sdlib.models import (
     UNetConfig,
     VAEConfig,
 )
+from tests.networks import QUIET, made, numbers
 from tests.parity.networks import (
-    QUIET,
     TOLERANCE,
     decode_error,
     dit_reference,
     dit_tensors,
     encode_error,
     error,
-    made,
-    numbers,
     reference,
     text_error,
     unet_error,

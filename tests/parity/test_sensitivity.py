@@ -31,6 +31,7 @@ from sdlib.models import (
 from sdlib.models.clip import Layer
 from sdlib.models.dit import grid_positions
 from sdlib.models.layers import Downsample, TransformerBlock
+from tests.networks import made, numbers
 from tests.parity.networks import (
     TOLERANCE,
     decode_error,
@@ -38,8 +39,6 @@ from tests.parity.networks import (
     dit_tensors,
     encode_error,
     error,
-    made,
-    numbers,
     reference,
     text_error,
     unet_error,

@@ -1,23 +1,12 @@
 """What these tests share: tiny pipelines whose every parameter is drawn."""
 
 import torch
-from torch import nn
 
 from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet
 from sdlib.pipeline import StableDiffusion
+from tests.networks import fill
 
 SIZE = {"width": 64, "height": 48}
-
-
-def fill(network: nn.Module) -> nn.Module:
-    """Draw every parameter, so that none is 0 and states keep their size."""
-    g = torch.Generator().manual_seed(0)
-    for layer in network.modules():
-        for name, p in layer.named_parameters(recurse=False):
-            size = p[0].numel() ** -0.5 if p.ndim > 1 else 0.3
-            offset = float(isinstance(layer, nn.GroupNorm | nn.LayerNorm) and name == "weight")
-            p.data = torch.randn(p.shape, generator=g) * size + offset
-    return network.eval().requires_grad_(False)
 
 
 def tiny(nine: bool = False, **options) -> StableDiffusion:

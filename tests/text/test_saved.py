@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from sdlib.text import Tokenizer, read_files
 
@@ -119,3 +120,10 @@ def test_tokens_of_ones_own_come_back(transformers_tokenizer):
     files["added_tokens.json"] = json.dumps({"<my-cat>": len(SMALL) + 5})
     with pytest.raises(ValueError, match="do not follow the end token's: <my-cat>"):
         read_files(files)
+
+
+def test_a_token_of_ones_own_may_be_the_padding():
+    own = Tokenizer(SMALL.merges, length=SMALL.length, pad="<pad>", added=("<pad>",))
+    back = read_files(own.files(), length=own.length)
+    assert back.ids == own.ids and back.pad == own.pad == len(SMALL)
+    assert torch.equal(back("a"), own("a"))

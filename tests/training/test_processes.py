@@ -63,7 +63,11 @@ class Two(nn.Module):
     def __init__(self, seed=0):
         super().__init__()
         torch.manual_seed(seed)
-        self.body = nn.Sequential(nn.Linear(2, 8), nn.SiLU(), nn.Linear(8, 2))
+        conv = nn.Conv2d(8, 8, 3, padding=1).to(memory_format=torch.channels_last)
+        self.body = nn.Sequential(
+            nn.Linear(2, 32), nn.SiLU(), nn.Unflatten(1, (8, 2, 2)), conv, nn.Flatten(),
+            nn.Linear(32, 2),
+        )  # fmt: skip
         self.some, self.none = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
 
 

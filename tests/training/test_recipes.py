@@ -121,6 +121,9 @@ class Line(Recipe):
     def evaluate(self, network):
         return {"error": (network.weight[0] - torch.tensor(self.slopes)).norm().item()}
 
+    def compare(self, shipped, again):
+        return [("error", shipped["error"], again["error"], 0.1)]
+
     def validate(self, network):
         return self.evaluate(network)
 
@@ -144,7 +147,7 @@ def test_a_run_keeps_logs_and_sheets_and_goes_on(tmp_path):
         run(Stopped("line"), tmp_path / "b", every=2)
     again, resumed = run(Line("line"), tmp_path / "b", every=2)
     assert torch.equal(whole.weight, again.weight)
-    assert resumed["training"]["of_steps"] == 2 and card["training"]["of_steps"] == 6
+    assert resumed["training"]["steps_trained"] == 2 and card["training"]["steps_trained"] == 6
     for folder in (tmp_path / "a", tmp_path / "b"):
         rows = (folder / "validation.csv").read_text().splitlines()
         assert [row.split(",")[0] for row in rows] == ["step", "2", "4", "6"]

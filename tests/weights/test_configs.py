@@ -8,7 +8,13 @@ import torch
 import transformers
 
 from sdlib.diffusion import SAMPLERS, SCHEDULES, schedule, zero_terminal_snr
-from sdlib.models import CLIPTextConfig, StableDiffusionConfig, UNetConfig, VAEConfig
+from sdlib.models import (
+    CLIPImageConfig,
+    CLIPTextConfig,
+    StableDiffusionConfig,
+    UNetConfig,
+    VAEConfig,
+)
 from sdlib.weights import configs
 
 # As they stand in the folder of Stable Diffusion v1.5 on the hub (what matters of them).
@@ -109,6 +115,19 @@ def test_text_encoders(config):
     assert configs.text_from_json(json) == config
     theirs = transformers.CLIPTextConfig.from_dict(json).to_dict()
     assert configs.text_from_json(theirs) == config
+
+
+@pytest.mark.parametrize(
+    "config", [CLIPImageConfig.vit_l_14(), CLIPImageConfig.tiny(activation="gelu")]
+)
+def test_image_encoders(config):
+    json = configs.image_to_json(config)
+    assert configs.image_from_json(json) == config
+    theirs = transformers.CLIPVisionConfig.from_dict(json).to_dict()
+    assert configs.image_from_json(theirs) == config
+    for bad in ({"intermediate_size": 100}, {"num_channels": 1}, {"model_type": "siglip"}):
+        with pytest.raises(ValueError, match=f"the image encoder has {next(iter(bad))} = "):
+            configs.image_from_json(json | bad)
 
 
 TRAINED = {

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 
 from sdlib.models import (
     AutoencoderKL,
+    CLIPImageConfig,
+    CLIPImageEncoder,
     CLIPTextConfig,
     CLIPTextEncoder,
     UNet,
@@ -24,9 +26,15 @@ from sdlib.models import (
 )
 from sdlib.weights.names import to_layout
 from sdlib.weights.parts import PARTS, match_part
-from tests.parity.networks import BUILD, made
+from tests.networks import made
+from tests.parity.networks import BUILD
 
-NETWORKS = {"unet": UNet, "vae": AutoencoderKL, "text": CLIPTextEncoder}
+NETWORKS = {
+    "unet": UNet,
+    "vae": AutoencoderKL,
+    "text": CLIPTextEncoder,
+    "image": CLIPImageEncoder,
+}
 FULL = {
     "sd15": ("unet", UNetConfig.sd15()),
     "inpainting": ("unet", UNetConfig.sd15_inpainting()),
@@ -53,6 +61,7 @@ MORE = {
     "no context": ("unet", UNetConfig.tiny(context_width=0)),
     "no attention": ("unet", UNetConfig.tiny(context_width=0, depth=(0, 0), middle_depth=0)),
     "few groups": ("vae", VAEConfig.tiny(groups=8)),
+    "image encoder": ("image", CLIPImageConfig.tiny()),
 }
 LAYOUTS = ["original", "diffusers"]
 
@@ -91,7 +100,8 @@ def prefixed(tensors):
 
 
 @pytest.mark.parametrize(
-    "kind, config", [*FULL.values(), MORE["latent consistency"], MORE["classes"]]
+    "kind, config",
+    [*FULL.values(), *(MORE[name] for name in ("latent consistency", "classes", "image encoder"))],
 )
 def test_diffusers_column_is_the_references(kind, config):
     ours = to_layout(meta(kind, config).state_dict(), rows_of(kind, config), "diffusers")

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from sdlib.models import AutoencoderKL, CLIPTextEncoder, StableDiffusionConfig, UNet, UNetConfig
+from sdlib.models import CLIPImageConfig, StableDiffusionConfig, UNet, UNetConfig
 from sdlib.weights.checkpoint import pick_config
 from sdlib.weights.names import to_layout
 from sdlib.weights.parts import (
@@ -20,20 +20,19 @@ from sdlib.weights.parts import (
     to_json,
 )
 
-CONFIG = StableDiffusionConfig.tiny()
-CLASSES = {"unet": UNet, "vae": AutoencoderKL, "text": CLIPTextEncoder}
+CONFIG = StableDiffusionConfig.tiny().with_parts({"image": CLIPImageConfig.tiny()})
 
 
 def weights(part):
     """Our names and tensors, each tensor filled with a number of its own."""
-    config = getattr(CONFIG, part)
+    config = CONFIG.parts[part]
     with torch.device("meta"):
-        shapes = {name: x.shape for name, x in CLASSES[part](config).state_dict().items()}
+        shapes = {name: x.shape for name, x in PARTS[part].network(config).state_dict().items()}
     return {name: torch.full(shape, i / 1000) for i, (name, shape) in enumerate(shapes.items())}
 
 
 def laid_out(part, layout, prefix="", instead=()):
-    tensors = to_layout(weights(part), PARTS[part].rows(getattr(CONFIG, part)), layout)
+    tensors = to_layout(weights(part), PARTS[part].rows(CONFIG.parts[part]), layout)
     for usual, other in instead:
         tensors = {name.replace(usual, other): x for name, x in tensors.items()}
     return {prefix + name: x for name, x in tensors.items()}
@@ -57,7 +56,7 @@ def same(found, part):
 @pytest.mark.parametrize("prefixed", [True, False])
 def test_a_part_is_found_in_each_layout(part, layout, prefixed):
     prefix = PARTS[part].prefix if prefixed and layout == "original" else ""
-    same(match_part(part, getattr(CONFIG, part), laid_out(part, layout, prefix), "x")[0], part)
+    same(match_part(part, CONFIG.parts[part], laid_out(part, layout, prefix), "x")[0], part)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +71,7 @@ def test_a_part_is_found_in_each_layout(part, layout, prefixed):
 def test_other_spellings(part, layout, prefix, instead):
     tensors = laid_out(part, layout, prefix, instead)
     assert not set(tensors) <= set(laid_out(part, layout, prefix))
-    same(match_part(part, getattr(CONFIG, part), tensors, "x")[0], part)
+    same(match_part(part, CONFIG.parts[part], tensors, "x")[0], part)
 
 
 def test_linear_layers_and_convolutions_stand_for_each_other():
@@ -87,7 +86,7 @@ def test_linear_layers_and_convolutions_stand_for_each_other():
 def test_parts_are_found_in_a_whole_and_nothing_is_copied():
     tensors, used = whole(), set()
     for part in PARTS:
-        found, keys = match_part(part, getattr(CONFIG, part), tensors, "x")
+        found, keys = match_part(part, CONFIG.parts[part], tensors, "x")
         same(found, part)
         used |= keys
         addresses = {x.data_ptr() for x in tensors.values()}
@@ -130,7 +129,7 @@ LEFT_BEHIND = [
 @pytest.mark.parametrize("key", LEFT_BEHIND)
 def test_what_checkpoints_hold_besides_is_left_behind(key):
     tensors = {**whole(), key: torch.zeros(1)}
-    used = {k for p in PARTS for k in match_part(p, getattr(CONFIG, p), tensors, "x")[1]}
+    used = {k for p in PARTS for k in match_part(p, CONFIG.parts[p], tensors, "x")[1]}
     check_known(tensors, used, "x")
 
 
@@ -149,7 +148,7 @@ def test_a_renamed_key_is_missed_by_its_name(part):
     key = list(tensors)[7]
     tensors[key + "_"] = tensors.pop(key)
     with pytest.raises(ValueError, match="in x lacks") as error:
-        match_part(part, getattr(CONFIG, part), tensors, "x")
+        match_part(part, CONFIG.parts[part], tensors, "x")
     assert key in str(error.value)
 
 
@@ -158,7 +157,7 @@ def test_a_key_too_many_is_named(part):
     tensors = laid_out(part, "original", PARTS[part].prefix)
     tensors[PARTS[part].prefix + "extra.weight"] = torch.zeros(1)
     with pytest.raises(ValueError, match="no place for: .*extra.weight"):
-        match_part(part, getattr(CONFIG, part), tensors, "x")
+        match_part(part, CONFIG.parts[part], tensors, "x")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -167,7 +166,7 @@ def test_another_shape_is_named(part):
     key = list(tensors)[3]
     tensors[key] = torch.zeros(3, 3, 3)
     with pytest.raises(ValueError, match=r"another shape .*\(3, 3, 3\) instead of") as error:
-        match_part(part, getattr(CONFIG, part), tensors, "x")
+        match_part(part, CONFIG.parts[part], tensors, "x")
     assert key in str(error.value)
 
 
@@ -223,8 +222,8 @@ def test_another_size_is_said():
 @pytest.mark.parametrize("part", PARTS)
 def test_a_network_is_built_of_the_tensors_themselves(part):
     tensors = weights(part)
-    network = build(part, getattr(CONFIG, part), dict(tensors), torch.float32, "x")
-    assert isinstance(network, CLASSES[part]) and not network.training
+    network = build(part, CONFIG.parts[part], dict(tensors), torch.float32, "x")
+    assert isinstance(network, PARTS[part].network) and not network.training
     for name, parameter in network.named_parameters():
         assert parameter.data_ptr() == tensors[name].data_ptr() and not parameter.requires_grad
 

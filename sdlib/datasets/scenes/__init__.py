@@ -6,8 +6,8 @@
     scenes.caption(one)                         # "a striped red house left of a small blue star"
     pixels, captions, made = scenes.batch(range(64))
 
-`world` says what a scene is and draws it, `renderer` paints it, `captions` describes it, and
-`geneval` makes prompts whose facts a judge can check.
+`world` says what a scene is and draws it, `renderer` paints it, `captions` describes it, `swaps`
+makes what is nearly true of it, and `geneval` makes prompts whose facts a judge can check.
 """
 
 from sdlib.datasets.scenes.captions import (
@@ -20,9 +20,10 @@ from sdlib.datasets.scenes.captions import (
     satisfies,
     words,
 )
-from sdlib.datasets.scenes.geneval import CATEGORIES, Prompt, prompts
+from sdlib.datasets.scenes.geneval import CATEGORIES, EXTRAS, Prompt, prompts
 from sdlib.datasets.scenes.palette import COLORS, PLACES, SUNSETS
 from sdlib.datasets.scenes.renderer import batch, render
+from sdlib.datasets.scenes.swaps import SWAPS, exchange_colors, false_caption, swap
 from sdlib.datasets.scenes.things import THINGS
 from sdlib.datasets.scenes.world import (
     HELD_OUT_COLORS,
@@ -42,6 +43,7 @@ from sdlib.datasets.scenes.world import (
 __all__ = [
     "CATEGORIES",
     "COLORS",
+    "EXTRAS",
     "HELD_OUT_COLORS",
     "HELD_OUT_RELATIONS",
     "PLACES",
@@ -49,6 +51,7 @@ __all__ = [
     "SIZES",
     "SPLITS",
     "SUNSETS",
+    "SWAPS",
     "TEXTURES",
     "THINGS",
     "Claim",
@@ -61,6 +64,8 @@ __all__ = [
     "caption",
     "captioned",
     "claim",
+    "exchange_colors",
+    "false_caption",
     "full_caption",
     "held_out",
     "holds",
@@ -68,5 +73,6 @@ __all__ = [
     "render",
     "satisfies",
     "scene",
+    "swap",
     "words",
 ]

@@ -177,8 +177,13 @@ def captioned(scene: Scene, variant: int = 0) -> tuple[str, Claim]:
     """A caption, as `caption`, and what it claims."""
     draws = Draws(mix(scene.key, 1, whole_number("variant", variant, 0)))
     said = _less(claim(scene), draws)
-    text = words(said, draws)
-    return text if len(text.split()) <= LONGEST else words(said), said
+    return in_words(said, draws), said
+
+
+def in_words(claim: Claim, draws: Draws) -> str:
+    """A claim in words that `draws` picks, or in fixed ones where these are too many."""
+    text = words(claim, draws)
+    return text if len(text.split()) <= LONGEST else words(claim)
 
 
 def _less(claim: Claim, draws: Draws) -> Claim:

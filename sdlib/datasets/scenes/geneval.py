@@ -1,4 +1,4 @@
-"""Prompts in the six categories of GenEval, with the facts that a picture must show.
+"""Prompts in the six categories of GenEval and three more, with what a picture must show.
 
 Ghosh et al. 2023 (GenEval) ask a detector whether a generated picture has the objects, the counts,
 the colors and the positions that its prompt states. Here a prompt carries them as a `Claim`, and
@@ -30,6 +30,9 @@ class Category(NamedTuple):
     several: bool = False  # of a kind
     color: bool = False
     relation: bool = False
+    size: bool = False  # small or large
+    texture: bool = False  # any but solid
+    place: bool = False  # with its sunset, if there is one
 
 
 CATEGORIES = {
@@ -40,17 +43,22 @@ CATEGORIES = {
     "position": Category(2, relation=True),
     "attribute binding": Category(2, color=True),
 }
+EXTRAS = {  # what GenEval does not ask for
+    "size": Category(1, size=True),
+    "texture": Category(1, texture=True),
+    "place": Category(1, place=True),
+}
 
 
 def prompts(category: str, n: int, split: str = "validation", seed: int = 0) -> list[Prompt]:
-    """`n` prompts of a category, drawn from the scenes of a split; some may be alike.
+    """`n` prompts of a category (or of `EXTRAS`), drawn from a split; some may be alike.
 
     Those of "held_out" each state a combination that no training scene shows.
 
     Raises:
         ValueError: for an unknown category or split, or for one that states nothing held out.
     """
-    asks, n = pick("category", CATEGORIES, category), whole_number("n", n)
+    asks, n = pick("category", CATEGORIES | EXTRAS, category), whole_number("n", n)
     unseen = split == "held_out"
     if unseen and not (asks.color or asks.relation):
         raise ValueError(
@@ -71,9 +79,24 @@ def _ask(full: Claim, asks: Category) -> Claim | None:
     mentions = full.mentions
     alike = [len({m.kind for m in mentions}), len({m.color for m in mentions})]
     suits = len(mentions) == asks.things and (mentions[0].number > 1) == asks.several
-    if not suits or min(alike) < asks.things:
+    plain = (asks.size and mentions[0].size == "medium") or (
+        asks.texture and mentions[0].texture == "solid"
+    )  # which words leave unsaid
+    if not suits or plain or min(alike) < asks.things:
         return None
+    said = tuple(
+        Mention(
+            m.kind,
+            m.color if asks.color else None,
+            m.size if asks.size else None,
+            m.texture if asks.texture else None,
+            m.number,
+        )
+        for m in mentions
+    )
     return Claim(
-        tuple(Mention(m.kind, m.color if asks.color else None, number=m.number) for m in mentions),
+        said,
         full.relations if asks.relation else (),
+        full.place if asks.place else None,
+        (full.sunset or None) if asks.place else None,
     )

@@ -30,4 +30,4 @@ def sampler(function: Sampler) -> Sampler:
 
 def differentiable(sampler: Sampler) -> Sampler:
     """The same sampler, through whose walk gradients can be taken: of a reward, say."""
-    return sampler.__wrapped__
+    return getattr(sampler, "__wrapped__", sampler)

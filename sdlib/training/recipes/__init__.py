@@ -4,11 +4,13 @@
 cards. `recipe` says what a recipe is; each family of models has a file beside it.
 """
 
+import os
+from pathlib import Path
 from typing import Any
 
 from sdlib.checks import pick
 from sdlib.files import data_path
-from sdlib.training.recipes import plane, vae
+from sdlib.training.recipes import clip, latents, plane, vae
 from sdlib.training.recipes.plane import PlaneRecipe
 from sdlib.training.recipes.recipe import (
     CHECKPOINT,
@@ -31,7 +33,10 @@ __all__ = [
     "train_steps",
 ]
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in [*plane.RECIPES, *vae.RECIPES]}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in [*plane.RECIPES, *vae.RECIPES, *clip.RECIPES, *latents.RECIPES]
+}
 
 
 def ships(name: str) -> bool:
@@ -42,12 +47,19 @@ def ships(name: str) -> bool:
         return False
 
 
-def load_trained(name: str) -> Any:
-    """A model that ships with sdlib, ready to use: for most, a `Diffusion`; see `Recipe.finished`.
+def load_trained(name: str, folder: str | os.PathLike | None = None) -> Any:
+    """A trained model, ready to use: for most, a `Diffusion`; see `Recipe.finished`.
+
+    Args:
+        name: of its recipe.
+        folder: where `sdlib train --out` has put it; by default, what ships with sdlib.
 
     Raises:
         ValueError: for a name that is no recipe's.
-        FileNotFoundError: for a recipe whose model does not ship.
+        FileNotFoundError: for a model that is not there.
     """
-    recipe = pick("trained model", RECIPES, name)
-    return load_weights(recipe, data_path(f"{name}.safetensors"))
+    recipe, file = pick("trained model", RECIPES, name), f"{name}.safetensors"
+    path = data_path(file) if folder is None else Path(folder) / file
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {str(path)!r}: train it with `sdlib train {name}`.")
+    return load_weights(recipe, path)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from sdlib.evaluation import floor, sliced_wasserstein
 from sdlib.models import MLP, MLPConfig
 from sdlib.training.recipes.recipe import Recipe
 
+_schedule = lru_cache(schedule)  # a training asks for it at each step
 UNLABELLED = 0.1  # Ho & Salimans 2022, table 1: 10 or 20 percent do best
 
 
@@ -50,13 +51,18 @@ class PlaneRecipe(Recipe):
     classes: int = 0
 
     def make_schedule(self) -> Schedule:
-        return schedule(self.schedule, **self.schedule_options)
+        return _schedule(self.schedule, **self.schedule_options)
 
     def build(self) -> MLP:
         sizes = {"width": self.width, "depth": self.depth, "classes": self.classes}
-        return MLP(MLPConfig(**sizes, t_max=self.make_schedule().t_max))
+        # EDM tells its network the logarithm of the noise, from about -1.5 to 1.5
+        t_max = 1.0 if self.predicts == "edm" else self.make_schedule().t_max
+        return MLP(MLPConfig(**sizes, t_max=t_max))
 
-    def finished(self, network: nn.Module) -> Diffusion:
+    def finished(self, network: nn.Module, card: Mapping[str, Any]) -> Diffusion:
+        return self.diffusion(network)
+
+    def diffusion(self, network: nn.Module) -> Diffusion:
         return Diffusion(network, self.make_schedule(), parameterization(self.predicts))
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Any]]:
@@ -71,7 +77,7 @@ class PlaneRecipe(Recipe):
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         x0, label = batch
-        return self.finished(network).loss(x0, label, generator=generator)
+        return self.diffusion(network).loss(x0, label, generator=generator)
 
     def evaluate(self, network: nn.Module, n: int = 10_000) -> dict[str, Any]:
         """The distance of `n` samples at 5 to 50 DDIM steps, and its floor."""
@@ -124,7 +130,7 @@ class PlaneRecipe(Recipe):
 
         If the network knows classes, `n` of each are compared, and the mean is over these as well.
         """
-        denoiser, found = self.finished(network).denoiser(), []
+        denoiser, found = self.diffusion(network).denoiser(), []
         for seed in range(seeds):
             generator = torch.Generator().manual_seed(seed)
             for label in self.labels:
@@ -135,14 +141,14 @@ class PlaneRecipe(Recipe):
 
 def sample_points(
     denoiser: Denoiser,
-    levels: Schedule,
+    schedule: Schedule,
     n: int,
     steps: int,
     generator: torch.Generator,
     label: int | None = None,
 ) -> Tensor:
     """`n` DDIM samples in the plane, float64 `[n, 2]`; all of one class if `label` is given."""
-    grid = make_grid(levels, steps)
+    grid = make_grid(schedule, steps)
     x = grid.sigma[0] * torch.randn(n, 2, generator=generator, **FLOAT64)
     return sample(
         ddim(

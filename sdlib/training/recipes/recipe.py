@@ -65,6 +65,12 @@ class Recipe(ABC):
     def evaluate(self, network: nn.Module) -> dict[str, Any]:
         """How good a trained network is: what its card says, as plain data."""
 
+    @abstractmethod
+    def compare(
+        self, shipped: Mapping[str, Any], again: Mapping[str, Any]
+    ) -> list[tuple[str, float, float, float]]:
+        """What `reproduce` compares of two cards: (figure, shipped, again, allowed difference)."""
+
     def validate(self, network: nn.Module) -> dict[str, float]:
         """A few numbers that take a moment, for a row of the log while it trains."""
         return {}
@@ -78,13 +84,7 @@ class Recipe(ABC):
         known = {field.name for field in fields(self)} | {"training", "sha256"}
         return [(name, str(value)) for name, value in card.items() if name not in known]
 
-    def compare(
-        self, shipped: Mapping[str, Any], again: Mapping[str, Any]
-    ) -> list[tuple[str, float, float, float]]:
-        """What `reproduce` compares of two cards: (figure, shipped, again, allowed difference)."""
-        return []
-
-    def finished(self, network: nn.Module) -> Any:
+    def finished(self, network: nn.Module, card: Mapping[str, Any]) -> Any:
         """The trained network as it is used, ready to sample from: for most, a `Diffusion`."""
         return network
 
@@ -150,23 +150,26 @@ def run(
     recipe: Recipe,
     folder: str | os.PathLike | None = None,
     *,
+    device: str | torch.device = "cpu",
     every: int = 1000,
     tensorboard: bool = False,
     progress: bool = False,
 ) -> tuple[nn.Module, dict]:
     """Train a recipe from its seed: the averaged network, and the card that says how good it is.
 
+    Of several processes, the main one judges, draws and has the figures in its card.
+
     Args:
         recipe: what to train.
+        device: where; by default the CPU, on which small networks are fastest. Of several
+            processes, each takes its own.
         folder: keeps a checkpoint that a run goes on from, a CSV file of losses and one of
             validation, and a sheet of samples; none by default.
         every: steps between two checkpoints, validations and sheets.
         tensorboard: log there as well.
         progress: show a bar.
-
-    Of several processes, the main one judges, draws and has the figures in its card.
     """
-    network = recipe.make_network()
+    network = recipe.make_network().to(device)
     ema = EMA(network, recipe.ema_decay)
     main, started, steps = PartialState().is_main_process, time.perf_counter(), 0
     if folder is None:
@@ -189,7 +192,11 @@ def run(
                     if row:
                         validation({"step": step.step, **row})
                     _draw_sheet(recipe, ema.network, folder, step.step)
-    spent = {"seconds": round(time.perf_counter() - started), "of_steps": steps, **hardware()}
+    spent = {
+        "seconds": round(time.perf_counter() - started),
+        "steps_trained": steps,
+        **hardware(network),
+    }
     figures = recipe.evaluate(ema.network) if main else {}
     return ema.network, {**asdict(recipe), **figures, "training": spent}
 
@@ -206,9 +213,10 @@ def _draw_sheet(recipe: Recipe, network: nn.Module, folder: Path, step: int) -> 
         images.save(images.sheet(pictures), folder / f"sheet-{step:06}.png")
 
 
-def hardware() -> dict[str, Any]:
+def hardware(network: nn.Module) -> dict[str, Any]:
     """What a network was trained on: processor or card, threads, torch's version."""
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    device = next(network.parameters()).device
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "processor": card or _processor(),
         "threads": torch.get_num_threads(),
@@ -242,7 +250,8 @@ def sha256(path: Path) -> str:
 
 
 def load_weights(recipe: Recipe, path: Path) -> Any:
-    """The trained model of a recipe, from its weights."""
+    """The trained model of a recipe, from its weights and the card beside them."""
     network = recipe.make_network()
     network.load_state_dict(load_file(path))
-    return recipe.finished(network.eval().requires_grad_(False))
+    card = json.loads(path.with_suffix(".json").read_text(encoding="utf8"))
+    return recipe.finished(network.eval().requires_grad_(False), card)

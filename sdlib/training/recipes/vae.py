@@ -1,7 +1,7 @@
 """Autoencoders of pictures: mini Stable Diffusion's, and smaller ones to compare (Chapter 14)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,11 @@ class VAERecipe(Recipe):
         config = VAEConfig(self.widths, self.blocks, self.latent, scale=1.0, groups=self.groups)
         return AutoencoderKL(config).to(memory_format=torch.channels_last)
 
+    def finished(self, network: nn.Module, card: Mapping[str, Any]) -> AutoencoderKL:
+        """The autoencoder whose latents have the variance 1."""
+        network.config = replace(network.config, scale=card["scale"])
+        return network
+
     def batches(self, generator: torch.Generator) -> Iterator[Tensor]:
         return Pictures(self.batch)
 
@@ -78,6 +83,10 @@ class VAERecipe(Recipe):
         kl = self.kl_weight * latents.kl().mean()
         return error.abs().mean() + self.edge_weight * edges + kl
 
+    def compare(self, shipped: Mapping[str, Any], again: Mapping[str, Any]) -> list:
+        """Half a decibel is what another processor's rounding may make of it."""
+        return [("PSNR, dB", shipped["psnr"], again["psnr"], 0.5)]
+
     def validate(self, network: nn.Module) -> dict[str, float]:
         return {"psnr": self.measure(network, 128)["psnr"]}
 
@@ -87,26 +96,30 @@ class VAERecipe(Recipe):
     @torch.no_grad()
     def measure(self, network: nn.Module, n: int, split: str = "held_out") -> dict[str, Any]:
         """Reconstruction of `n` scenes from their mean latents: PSNR in decibels, the mean over
-        pictures with 1.96 standard errors, and the factor that gives latents unit variance."""
-        found, squares = [], []
+        pictures with 1.96 standard errors, and the factor that gives latents unit variance
+        (Rombach et al. 2022, section 4.3.2)."""
+        found, moments, device = [], [], next(network.parameters()).device
         for start in range(0, n, 64):
-            pixels = scenes.batch(range(start, min(start + 64, n)), split=split)[0]
+            pixels = scenes.batch(range(start, min(start + 64, n)), split=split)[0].to(device)
             latents = network.encode(pixels)
             error = (network.decode(latents.mean).clamp(-1, 1) - pixels).square().mean((1, 2, 3))
             found.append(10 * torch.log10(4 / error))
-            squares.append(latents.sample().square().mean((1, 2, 3)))
-        psnr = torch.cat(found)
+            mean, square = latents.mean, latents.mean**2 + latents.std**2
+            moments.append(torch.stack([mean.mean((1, 2, 3)), square.mean((1, 2, 3))]))
+        psnr, (mean, square) = torch.cat(found), torch.cat(moments, dim=1).mean(dim=1)
         return {
             "psnr": round(psnr.mean().item(), 2),
             "psnr_interval": round(1.96 * psnr.std().item() / n**0.5, 2),
-            "scale": round(torch.cat(squares).mean().rsqrt().item(), 5),
+            "scale": round((square - mean**2).rsqrt().item(), 5),
             "n": n,
         }
 
     @torch.no_grad()
     def sheet(self, network: nn.Module) -> Tensor:
         """Sixteen scenes that it was not trained on, each beside its reconstruction."""
-        pixels = scenes.batch(range(16), split="validation")[0]
+        pixels = scenes.batch(range(16), split="validation")[0].to(
+            next(network.parameters()).device
+        )
         again = network.decode(network.encode(pixels).mean).clamp(-1, 1)
         return torch.stack([pixels, again], dim=1).flatten(0, 1)
 

@@ -43,8 +43,8 @@ def walk(denoiser, state, x, noise):
 
 def crowd(denoiser, points, state, js_random):
     """What the readouts say of the crowd, and where it ends."""
-    random, levels = js_random(state["seed"]), schedule("cosine")
-    start = make_grid(levels, state["steps"]).sigma[0] * random.normals(2 * CROWD)
+    random, cosine = js_random(state["seed"]), schedule("cosine")
+    start = make_grid(cosine, state["steps"]).sigma[0] * random.normals(2 * CROWD)
     nodes = torch.stack(walk(denoiser, state, start, lambda x: random.normals(2 * CROWD)))
     sets = points.split(CROWD)
     to_real = [sliced_wasserstein(nodes[-1], real, PROJECTIONS) for real in sets[:SETS]]

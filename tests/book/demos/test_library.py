@@ -181,12 +181,13 @@ def test_the_shipped_network_as_the_page_loads_it(library):
     for key, values in sent["weights"].items():
         near(values, exact[key].flatten(), 1e-4, 1e-4)
         exact[key].copy_(torch.tensor(values, dtype=torch.float64).reshape(exact[key].shape))
-    x, levels = cloud(50), trained.schedule
+    x = cloud(50)
     got = library(
         """(lib, {sent, x}) => {
           const net = lib.MLP.fromJSON(sent);
-          const levels = lib.schedule(sent.schedule, sent.schedule_options);
-          const denoiser = lib.networkDenoiser(net, sent.predicts), grid = lib.makeGrid(levels, 20);
+          const schedule = lib.schedule(sent.schedule, sent.schedule_options);
+          const denoiser = lib.networkDenoiser(net, sent.predicts);
+          const grid = lib.makeGrid(schedule, 20);
           x = Float64Array.from(x);
           let last;
           for (const step of lib.ddim(denoiser, grid, x)) last = step;
@@ -196,7 +197,7 @@ def test_the_shipped_network_as_the_page_loads_it(library):
     )
     with torch.no_grad():
         near(got[0], network(x, 500))
-    *_, last = ddim(trained.denoiser(), make_grid(levels, 20), x)
+    *_, last = ddim(trained.denoiser(), make_grid(trained.schedule, 20), x)
     near(got[1], last.x)
 
 

@@ -31,6 +31,19 @@ def test_prompts_of_each_category(category):
         assert not claims_held_out(prompt.claim)
 
 
+def test_the_extra_categories_say_one_thing_more():
+    for category in scenes.EXTRAS:
+        for prompt in scenes.prompts(category, 40):
+            (mention,), claim = prompt.claim.mentions, prompt.claim
+            assert (mention.color, mention.number, claim.relations) == (None, 1, ())
+            assert mention.size in (("small", "large") if category == "size" else (None,))
+            assert (mention.texture is None) == (category != "texture")
+            assert mention.texture != "solid"
+            assert (claim.place in scenes.PLACES) == (category == "place")
+            assert claim.sunset in ((True, None) if category == "place" else (None,))
+            assert prompt.text == scenes.words(claim)
+
+
 @pytest.mark.parametrize("category", ["colors", "position", "attribute binding"])
 def test_held_out_prompts_state_what_is_held_out(category):
     assert all(claims_held_out(p.claim) for p in scenes.prompts(category, 20, "held_out"))

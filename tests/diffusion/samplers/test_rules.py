@@ -54,10 +54,10 @@ def test_calls(steps):
 @pytest.mark.parametrize("steps", [1, 2, 10, 50])
 @pytest.mark.parametrize("form", ["scaled_linear", "flow", "edm", "zero terminal SNR"])
 def test_walks_any_schedule_to_finite_samples(name, steps, form):
-    levels = schedule("scaled_linear" if form.startswith("zero") else form)
-    levels = zero_terminal_snr(levels) if form.startswith("zero") else levels
+    zero = form == "zero terminal SNR"
+    walked = zero_terminal_snr(schedule("scaled_linear")) if zero else schedule(form)
     for ending in ("zero", "first"):
-        grid = make_grid(levels, steps, "trailing", ending)
+        grid = make_grid(walked, steps, "trailing", ending)
         *steps_made, end = SAMPLERS[name](MIXTURE, grid, start() * grid.sigma[0], noise=recorded())
         assert [s.i for s in steps_made] == list(range(len(grid)))
         assert end.i == len(grid) and end.t == float(grid.t[-1])
