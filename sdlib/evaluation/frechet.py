@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sdlib.checks import count, finite
+from sdlib.checks import finite, whole_number
 
 
 def frechet_distance(real: Tensor, made: Tensor) -> float:
@@ -50,7 +50,7 @@ def extrapolated(
     Returns:
         The value at the end of the line, and (n, distance) of each size.
     """
-    made, sizes = _features("made", made), count("sizes", sizes, 2)
+    made, sizes = _features("made", made), whole_number("sizes", sizes, 2)
     if len(made) < 20:
         raise ValueError(f"made must have at least 20 rows; got {len(made)}.")
     generator = torch.Generator().manual_seed(seed)

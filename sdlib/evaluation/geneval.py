@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from sdlib.checks import count
+from sdlib.checks import whole_number
 from sdlib.datasets.scenes import CATEGORIES, EXTRAS, Prompt, prompts, satisfies
 from sdlib.evaluation.judge import read
 
@@ -37,7 +37,7 @@ def score(
         of pictures that satisfy their prompt), its "interval" of 95 %, and how many "prompts" and
         "pictures" it rests on.
     """
-    n, pictures = count("n", n), count("pictures", pictures)
+    n, pictures = whole_number("n", n), whole_number("pictures", pictures)
     asked = {name: prompts(name, n, seed=seed) for name in (*CATEGORIES, *EXTRAS)}
     for name in HELD_OUT:
         asked[f"held-out {name}"] = prompts(name, n, "held_out", seed)
