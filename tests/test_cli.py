@@ -194,7 +194,7 @@ def test_reproduce_compares_with_what_ships(small, tmp_path, monkeypatch, capsys
         (["animate", "rings", "--seed", str(2**70)], "seeds must be below 2^32"),
         (["animate", "rings", "--points", "0"], "--points must be at least 1; got 0"),
         (["train", "moon"], "unknown recipe 'moon'"),
-        (["train", "swiss_roll", "--steps", "0"], "--steps must be at least 1; got 0"),
+        (["train", "swiss_roll", "--every", "0"], "--every must be at least 1; got 0"),
         (["reproduce", "moon"], "unknown recipe 'moon'"),
         (["info", "model.ckpt"], "there is no file 'model.ckpt'."),
         (["info", "moon"], "there is no file 'moon', and no shipped model: swiss_roll, "),
