@@ -10,11 +10,11 @@ QUIET = 2**-8
 # Layers that take in numbers of order 1 and write into a stream that a norm reads later, and those
 # that pass such a stream on.
 WRITERS = {
-    "unet": ("stem", "conv1", "conv2", "time", "enter", "out", "down"),
+    "unet": ("stem", "conv1", "conv2", "time", "proj_in", "out", "down"),
     "vae": ("stem", "conv1", "conv2", "out"),
     "text": ("tokens", "positions", "out", "down"),
 }
-CARRIERS = ("skip", "conv", "leave")
+CARRIERS = ("skip", "conv", "proj_out")
 
 
 def numbers(name: str, *shape: int) -> Tensor:
