@@ -116,7 +116,7 @@ def embedding_to_the_last(t, width):
     return torch.cat([angle.cos(), angle.sin()], 1)
 
 
-def thinking_first(self, x, context):
+def thinking_first(self, x, context, image=None):
     x = x + self.self_attention(self.norm1(x))
     x = x + self.feed_forward(self.norm3(x))
     return x + self.cross_attention(self.norm2(x), context)
@@ -202,7 +202,7 @@ FACTS = {
     "unet: the time is t, not t + 1": next_time,
     "unet: the time is activated before each block": function("unet", "silu", quiet_time),
     "unet: GEGLU holds the value first, then the gate": rolled(
-        "feed_forward.up.weight", "feed_forward.up.bias"
+        "feed_forward.up.proj.weight", "feed_forward.up.proj.bias"
     ),
     "unet: GEGLU's GELU is exact, not by tanh": function(
         "layers", "gelu", partial(GELU, approximate="tanh")
@@ -213,7 +213,7 @@ FACTS = {
     ),
     "unet: downsampling pads on all sides": lopsided,
     "unet: upsampling repeats the nearest": function("layers", "interpolate", bilinear),
-    "unet: what was set aside is stacked behind": skips_first,
+    "unet: skip connections are stacked behind": skips_first,
     "unet: latents go in before mask and masked image": mask_first,
     "unet: 32 groups": every(nn.GroupNorm, num_groups=16),
     # the autoencoder
