@@ -325,7 +325,7 @@ def test_watching_changes_nothing(sd):
         ({"strength": 2}, "strength must lie"),
         ({"width": 60}, "width must be a multiple of 8"),
         ({"mask": MASK}, "give the image as well"),
-        ({"seed": -1}, "seed must be"),
+        ({"seed": -2}, "seed must be"),
         ({"count": 0}, "count must be"),
         ({"steps": 0}, "steps must be"),
         ({"guidance_scale": float("inf")}, "guidance_scale must be"),

@@ -180,7 +180,7 @@ def test_how_it_was_trained_is_told(name, changes, checkpoint, files, tmp_path):
 def test_a_pipeline_walks_on_the_schedule_of_the_file(checkpoint, tmp_path):
     config = replace(CONFIG, **TRAINED["another schedule"])
     path = save(tmp_path / "x.safetensors", Checkpoint(config, checkpoint.networks))
-    found = StableDiffusion.load(path, device="cpu").schedule
+    found = StableDiffusion.load(path, device="cpu").diffusion.schedule
     assert torch.equal(found.alpha_bar, linear(beta_end=0.015).alpha_bar)
 
 
@@ -384,7 +384,7 @@ def test_a_checkpoint_without_the_part_that_comes_from_elsewhere(
     for source in (without, tmp_path / "folder"):
         opened = load(source, **{part: theirs})
         same(opened, other, [part])
-        same(opened, checkpoint, PARTS.keys() - {part})
+        same(opened, checkpoint, checkpoint.networks.keys() - {part})
 
 
 def test_a_text_encoder_from_elsewhere(folder, checkpoint, other, files, tmp_path):
