@@ -97,7 +97,7 @@ class VAERecipe(Recipe):
     def measure(self, network: nn.Module, n: int, split: str = "held_out") -> dict[str, Any]:
         """Reconstruction of `n` scenes from their mean latents: PSNR in decibels, the mean over
         pictures with 1.96 standard errors, and the factor that gives latents unit variance
-        (Rombach et al. 2022, section 4.3.2)."""
+        (Rombach et al. 2022)."""
         found, moments, device = [], [], next(network.parameters()).device
         for start in range(0, n, 64):
             pixels = scenes.batch(range(start, min(start + 64, n)), split=split)[0].to(device)
