@@ -63,7 +63,7 @@ def sdlib_(quick: bool, steps: int | None = None):
     for _ in train(
         network,
         batches(recipe.batch, generator),
-        lambda net, x0, g: recipe.finished(net).loss(x0, generator=g),
+        lambda net, x0, g: recipe.diffusion(net).loss(x0, generator=g),
         steps=steps or recipe.steps // (20 if quick else 1),
         generator=generator,
         lr=recipe.lr,
@@ -71,7 +71,7 @@ def sdlib_(quick: bool, steps: int | None = None):
     ):
         pass
     seconds = time.perf_counter() - started
-    trained = recipe.finished(ema.network)
+    trained = recipe.diffusion(ema.network)
 
     def draw(n, steps, seed):
         generator = torch.Generator().manual_seed(seed)

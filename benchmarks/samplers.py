@@ -182,7 +182,7 @@ def trained(dataset: str, steps: int) -> Diffusion:
         save_file({k: v.contiguous() for k, v in ema.network.state_dict().items()}, path)
     network = recipe.make_network()
     network.load_state_dict(load_file(path))
-    return recipe.finished(network.eval().requires_grad_(False))
+    return recipe.diffusion(network.eval().requires_grad_(False))
 
 
 IDEALS = {"swiss_roll": spiral, "rings": rings, "mixture": lambda: plane.MIXTURE}
