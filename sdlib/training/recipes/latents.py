@@ -22,15 +22,13 @@ from sdlib.diffusion import (
     make_grid,
     parameterization,
     sample,
-    schedule,
     seeded,
 )
 from sdlib.diffusion.samplers import dpmpp_2m
 from sdlib.models import AutoencoderKL, DiT, DiTConfig, UNet, UNetConfig
-from sdlib.training.recipes.recipe import Recipe
+from sdlib.training.recipes.recipe import Recipe, cached_schedule
 
 SPLIT = "validation"
-_schedule = lru_cache(schedule)  # a training asks for it at each step
 CHUNK = 64  # scenes that are encoded at once
 SHEET = 16  # pictures in a sheet, one for each validation scene
 GUIDANCE, STEPS = 4.0, 10  # of the pictures in a sheet
@@ -90,7 +88,7 @@ class LatentRecipe(Recipe):
         """The network as a trained diffusion, which is told the tokens of the text tower."""
         return Diffusion(
             network["network"],
-            _schedule(self.schedule, **self.schedule_options),
+            cached_schedule(self.schedule, **self.schedule_options),
             parameterization(self.predicts),
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,14 +18,12 @@ from sdlib.diffusion import (
     make_grid,
     parameterization,
     sample,
-    schedule,
 )
 from sdlib.dtypes import FLOAT32, FLOAT64
 from sdlib.evaluation import floor, sliced_wasserstein
 from sdlib.models import MLP, MLPConfig
-from sdlib.training.recipes.recipe import Recipe
+from sdlib.training.recipes.recipe import Recipe, cached_schedule
 
-_schedule = lru_cache(schedule)  # a training asks for it at each step
 UNLABELLED = 0.1  # Ho & Salimans 2022, table 1: 10 or 20 percent do best
 
 
@@ -51,7 +49,7 @@ class PlaneRecipe(Recipe):
     classes: int = 0
 
     def make_schedule(self) -> Schedule:
-        return _schedule(self.schedule, **self.schedule_options)
+        return cached_schedule(self.schedule, **self.schedule_options)
 
     def build(self) -> MLP:
         sizes = {"width": self.width, "depth": self.depth, "classes": self.classes}

@@ -13,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sdlib.checks import pick
+from sdlib.diffusion import schedule
 from sdlib.files import expand
 from sdlib.training.checkpoint import whole
 from sdlib.training.ema import EMA
 from sdlib.training.logs import Log
 from sdlib.training.loop import TrainStep, train
 from sdlib.weights.files import write
+
+cached_schedule = lru_cache(schedule)  # a training asks for the same one at each step
 
 
 @dataclass(frozen=True)
